@@ -1,0 +1,131 @@
+"""Closed vocabularies of the agent: every word that reaches a disk or a metric label.
+
+Adding a member is a format change: readers of older versions refuse words they do not know.
+"""
+
+from enum import IntEnum, IntFlag, StrEnum
+
+
+class Role(StrEnum):
+    """Which tensor of a module a point observes."""
+
+    INPUT = "input"
+    OUTPUT = "output"
+
+
+class Instrument(StrEnum):
+    """What a figure was measured on; figures of two instruments are never compared."""
+
+    RANGE = "range"
+    """The tensor as it would be without activation quantization."""
+    CLIP = "clip"
+    """The tensor inside the served, quantized graph, before its quantizer."""
+
+
+class Strategy(StrEnum):
+    """How a sampled request is observed."""
+
+    INSTEAD = "instead"
+    """The sampled request itself runs on taps (eager modules)."""
+    BESIDE = "beside"
+    """A shadow pass on another thread replays one row (compiled and quantized graphs)."""
+
+
+class Stage(StrEnum):
+    """Where inside the agent something failed (label of the error counter)."""
+
+    SAMPLE = "sample"
+    TAP = "tap"
+    SHADOW = "shadow"
+    DRAIN = "drain"
+    STATE = "state"
+    CAPTURE = "capture"
+
+
+class DropReason(StrEnum):
+    """Why something the agent wanted to keep was dropped (label of the drop counter)."""
+
+    QUEUE_FULL = "queue_full"
+    DISK_FULL = "disk_full"
+    CAPTURE_LIMIT = "capture_limit"
+    STATE_UNAVAILABLE = "state_unavailable"
+    UNSUITABLE_INPUT = "unsuitable_input"
+
+
+class CaptureKind(StrEnum):
+    """Which of the two capture stores a file belongs to."""
+
+    UNCOVERED = "uncovered"
+    UNIFORM = "uniform"
+
+
+class WindowFlag(IntFlag):
+    """What a reader must know about a window before trusting its times and extremes."""
+
+    NONE = 0
+    EARLY = 1
+    """Closed before its UTC-aligned end (flush, close, or a full slot)."""
+    COARSE = 2
+    """Stands for several windows that the ring had overwritten: counts exact, extremes too wide."""
+    SPLIT = 4
+    """Carries the rest of the previous window, whose sketches did not fit into one slot."""
+
+
+class CountColumn(IntEnum):
+    """Integer columns of a point inside a window; all of them add."""
+
+    UNITS = 0
+    EXCEEDANCES = 1
+    ROWS = 2
+    ELEMENTS = 3
+    CLIP_ELEMENTS = 4
+    CLIP_LOW = 5
+    CLIP_HIGH = 6
+    NAN = 7
+    INF = 8
+    RATIO_FIRST = 9
+    """First of `len(RATIO_BOUNDS) + 1` buckets of unit absmax ÷ observed bound."""
+
+
+RATIO_BOUNDS: tuple[float, ...] = (0.25, 0.5, 0.75, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 4.0)
+COUNT_COLUMNS: int = CountColumn.RATIO_FIRST + len(RATIO_BOUNDS) + 1
+
+
+class ValueColumn(IntEnum):
+    """Float columns of a point inside a window."""
+
+    LOWEST = 0
+    """Minimum of all finite values seen (merge: min); +inf where none."""
+    HIGHEST = 1
+    """Maximum of all finite values seen (merge: max); -inf where none."""
+    RATIO_SUM = 2
+    """Sum of unit absmax ÷ observed bound over units with a finite absmax (merge: add)."""
+    CLIPPED_ENERGY = 3
+    """Sum of squared distance to the clip range over all elements (merge: add)."""
+    ENERGY = 4
+    """Sum of squares over the same elements, estimated from the sampled ones (merge: add)."""
+
+
+VALUE_COLUMNS: int = len(ValueColumn)
+
+
+class RequestColumn(IntEnum):
+    """Integer counters of a window that belong to requests, not to points; all of them add."""
+
+    SEEN = 0
+    SAMPLED = 1
+    OBSERVED = 2
+    UNITS = 3
+    UNITS_COVERED = 4
+    """Units whose row was inside the observed bound of every point."""
+    OVERHEAD_NS = 5
+    """The agent's own time inside and beside requests."""
+    FORWARD_NS = 6
+    """Forward time of all requests, measured on sampled ones and scaled to the seen ones."""
+    ERROR_FIRST = 7
+    """First of `len(Stage)` error counters, in the order of `Stage`."""
+    DROP_FIRST = 7 + len(Stage)
+    """First of `len(DropReason)` drop counters, in the order of `DropReason`."""
+
+
+REQUEST_COLUMNS: int = RequestColumn.DROP_FIRST + len(DropReason)

@@ -1,0 +1,3 @@
+"""Calidrift analyzer: stores windows, assesses drift, selects, recalibrates, validates, promotes."""
+
+__all__: list[str] = []

@@ -1,0 +1,62 @@
+"""Errors of the analyzer, each one also a built-in so that existing handlers work.
+
+    CalidriftError (of the agent)
+    ├── ConfigurationError (of the agent)      calidrift.toml, flags, variables
+    ├── ContractError (ValueError)             user code of the model contract is missing or misbehaves
+    ├── StoreError (OSError)                   the database cannot be used
+    │   ├── StoreBusyError                     another process holds it
+    │   └── StoreVersionError                  written by a newer version
+    ├── NoDataError (LookupError)              nothing recorded yet for what was asked
+    ├── ToolchainError (RuntimeError)          no C++ compiler, or torchao cannot run here
+    ├── ChildError (RuntimeError)              the child process that ran user code died
+    └── RefusedError (RuntimeError)            a gate said no; nothing was changed
+
+Messages say what was given, what is allowed, and what to do.
+"""
+
+from calidrift_agent.errors import CalidriftError, ConfigurationError
+
+__all__ = [
+    "CalidriftError",
+    "ChildError",
+    "ConfigurationError",
+    "ContractError",
+    "NoDataError",
+    "RefusedError",
+    "StoreBusyError",
+    "StoreError",
+    "StoreVersionError",
+    "ToolchainError",
+]
+
+
+class ContractError(CalidriftError, ValueError):
+    """Code or a file named by the model contract is missing, has another type, or raised."""
+
+
+class StoreError(CalidriftError, OSError):
+    """The database cannot be used."""
+
+
+class StoreBusyError(StoreError):
+    """Another process holds the database."""
+
+
+class StoreVersionError(StoreError):
+    """The database was written by a newer version."""
+
+
+class NoDataError(CalidriftError, LookupError):
+    """Nothing has been recorded yet for what was asked."""
+
+
+class ToolchainError(CalidriftError, RuntimeError):
+    """The machine lacks something that INT8 kernels need."""
+
+
+class ChildError(CalidriftError, RuntimeError):
+    """The child process that runs user code died or answered nonsense."""
+
+
+class RefusedError(CalidriftError, RuntimeError):
+    """A gate said no; nothing was changed."""
