@@ -6,6 +6,18 @@ Adding a member is a format change: readers of older versions refuse words they 
 from enum import IntEnum, IntFlag, StrEnum
 
 
+class ExitCode(IntEnum):
+    """How a command ended; a shell script may rely on it."""
+
+    DONE = 0
+    REFUSED = 1
+    """A gate said no; nothing was changed."""
+    USAGE = 2
+    """A command line, configuration, file or machine that cannot be used as it is."""
+    INTERNAL = 3
+    """A defect of Calidrift, or a child process that died."""
+
+
 class Role(StrEnum):
     """Which tensor of a module a point observes."""
 

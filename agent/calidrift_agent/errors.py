@@ -17,9 +17,34 @@ Messages say what was given, what is allowed, and what to do. None of these is e
 request: they belong to `watch(...)`, `calibrate(...)`, and to readers of files.
 """
 
+from typing import ClassVar
+
+from calidrift_agent._vocabulary import ExitCode
+
+__all__ = [
+    "AttachError",
+    "CalidriftError",
+    "CaptureError",
+    "ConfigurationError",
+    "ProfileError",
+    "ProfileFormatError",
+    "ProfileMismatchError",
+    "RegistryError",
+    "SketchError",
+    "StateError",
+    "StateFormatError",
+    "StateSpaceError",
+]
+
 
 class CalidriftError(Exception):
-    """Root of every error that Calidrift raises on purpose."""
+    """Root of every error that Calidrift raises on purpose.
+
+    Attributes:
+        exit_code: How a command ends that this error stops.
+    """
+
+    exit_code: ClassVar[ExitCode] = ExitCode.USAGE
 
 
 class ConfigurationError(CalidriftError, ValueError):

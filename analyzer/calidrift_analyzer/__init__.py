@@ -1,3 +1,3 @@
-"""Calidrift analyzer: stores windows, assesses drift, selects, recalibrates, validates, promotes."""
+"""Calidrift analyzer: stores windows, assesses drift, selects, recalibrates, promotes."""
 
 __all__: list[str] = []

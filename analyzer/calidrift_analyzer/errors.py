@@ -2,7 +2,7 @@
 
     CalidriftError (of the agent)
     ├── ConfigurationError (of the agent)      calidrift.toml, flags, variables
-    ├── ContractError (ValueError)             user code of the model contract is missing or misbehaves
+    ├── ContractError (ValueError)             code of the model contract is missing or fails
     ├── StoreError (OSError)                   the database cannot be used
     │   ├── StoreBusyError                     another process holds it
     │   └── StoreVersionError                  written by a newer version
@@ -14,6 +14,9 @@
 Messages say what was given, what is allowed, and what to do.
 """
 
+from typing import ClassVar
+
+from calidrift_agent._vocabulary import ExitCode
 from calidrift_agent.errors import CalidriftError, ConfigurationError
 
 __all__ = [
@@ -57,6 +60,10 @@ class ToolchainError(CalidriftError, RuntimeError):
 class ChildError(CalidriftError, RuntimeError):
     """The child process that runs user code died or answered nonsense."""
 
+    exit_code: ClassVar[ExitCode] = ExitCode.INTERNAL
+
 
 class RefusedError(CalidriftError, RuntimeError):
     """A gate said no; nothing was changed."""
+
+    exit_code: ClassVar[ExitCode] = ExitCode.REFUSED
