@@ -1,0 +1,161 @@
+"""Running a quantized graph node by node, with its quantizers in place or bypassed.
+
+Submodules of an exported graph are empty shells whose hooks never fire, so a graph is observed by
+interpreting it. Nothing on the graph is touched: any number of threads may run one graph.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, final
+
+import torch
+from torch import nn
+from torch.fx import GraphModule, Interpreter, Node
+from torch.fx._pytree import tree_flatten_spec
+from torch.fx.graph import _PyTreeCodeGen
+
+from calidrift_agent._points._modules import Point
+from calidrift_agent._points._quantize import (
+    QuantizePoint,
+    activation_dequantizers,
+    is_quantized,
+    quantize_nodes,
+)
+from calidrift_agent.errors import AttachError
+
+Observe = Callable[[int, torch.Tensor], None]
+"""Called with the index of a quantizer and the tensor that enters it."""
+
+
+@final
+class QuantizedGraph:
+    """A converted PT2E graph whose quantizers can be watched, and left out.
+
+    Two instruments, one graph: with `bypass=False` the tensors that the served graph quantizes
+    (the clip instrument), with `bypass=True` what they would be if no activation had been
+    quantized before them (the range instrument; weights stay quantized).
+
+    Args:
+        graph_module: What `convert_pt2e` returned, or a reloaded ``ExportedProgram.module()``.
+
+    Raises:
+        AttachError: The graph has no static activation quantizer.
+    """
+
+    __slots__ = ("_dequantizers", "_graph_module", "_indices", "_quantizers")
+
+    def __init__(self, graph_module: nn.Module) -> None:
+        if not isinstance(graph_module, GraphModule) or not is_quantized(graph_module):
+            raise AttachError(
+                f"{type(graph_module).__name__} has no static activation quantizer "
+                "(quantize_per_tensor), so it has no clip ranges; give the graph that "
+                "convert_pt2e returned"
+            )
+        self._graph_module = graph_module
+        self._quantizers = quantize_nodes(graph_module)
+        self._indices = {point.node: index for index, point in enumerate(self._quantizers)}
+        self._dequantizers = activation_dequantizers(graph_module)
+
+    @property
+    def quantizers(self) -> tuple[QuantizePoint, ...]:
+        """The quantizers, in the order of the indices that `observe` is called with."""
+        return self._quantizers
+
+    @property
+    def graph_module(self) -> GraphModule:
+        """The graph module itself."""
+        return self._graph_module
+
+    @property
+    def points(self) -> tuple[Point, ...]:
+        """The points of the quantizers, in the same order."""
+        return tuple(quantizer.point for quantizer in self._quantizers)
+
+    def run(
+        self,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        bypass: bool,
+        observe: Observe,
+    ) -> Any:
+        """Run the graph on one input.
+
+        Args:
+            args: Positional inputs, as for the graph module itself.
+            kwargs: Keyword inputs, in any order.
+            bypass: Leave all activation quantizers out.
+            observe: Called for each quantizer that runs, before it does, with the tensor that
+                enters it, detached. It shares the graph's memory: read or copy it, do not keep it.
+
+        Returns:
+            What the graph module returns; with `bypass=False` bit for bit.
+
+        Raises:
+            TypeError: The inputs do not fit the graph's signature.
+
+        Cost: about 2.7 times one eager run of the graph for small tensors (measured on a CNN of
+        41 nodes); the difference is Python per node and vanishes for large tensors.
+        """
+        flat = self.flat_inputs(args, kwargs or {})
+        walk = _Walk(
+            self._graph_module,
+            indices=self._indices,
+            bypassed=self._dequantizers if bypass else frozenset(),
+            observe=observe,
+            bypass=bypass,
+        )
+        output = walk.run(*flat, enable_io_processing=False)
+        return self._graph_module.graph.process_outputs(output)
+
+    def flat_inputs(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Sequence[Any]:
+        """Return the inputs in the order of the graph's placeholders.
+
+        Raises:
+            TypeError: The inputs do not fit the graph's signature.
+        """
+        bound = inspect.signature(self._graph_module.forward).bind(*args, **kwargs)
+        bound.apply_defaults()
+        codegen = self._graph_module.graph._codegen
+        if not isinstance(codegen, _PyTreeCodeGen):
+            return [*bound.args, *bound.kwargs.values()]
+        names = codegen.pytree_info.orig_args
+        spec = codegen.pytree_info.in_spec
+        values = bound.arguments
+        if spec.num_children == 2 and spec.type is tuple and spec.child(1).type is dict:
+            count = spec.child(0).num_children
+            positional = tuple(values[name] for name in names[:count])
+            keyword = {name: values[name] for name in spec.child(1).context}
+            return tree_flatten_spec((positional, keyword), spec)
+        return tree_flatten_spec([values[name] for name in names], spec)
+
+
+@final
+class _Walk(Interpreter):
+    """One run of a graph; made for a single call, so nothing is shared between threads."""
+
+    def __init__(
+        self,
+        graph_module: GraphModule,
+        *,
+        indices: Mapping[Node, int],
+        bypassed: frozenset[Node],
+        observe: Observe,
+        bypass: bool,
+    ) -> None:
+        super().__init__(graph_module)
+        self._indices = indices
+        self._bypassed = bypassed
+        self._observe = observe
+        self._bypass = bypass
+
+    def run_node(self, n: Node) -> Any:
+        index = self._indices.get(n)
+        if index is not None:
+            value = self.env[n.all_input_nodes[0]]
+            self._observe(index, value.detach())
+            if self._bypass:
+                return value
+        elif n in self._bypassed:
+            return self.env[n.all_input_nodes[0]].to(n.kwargs.get("out_dtype") or torch.float32)
+        return super().run_node(n)

@@ -1,0 +1,153 @@
+"""Which tensors of an eager model a quantizer would quantize: the observation points."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final, final
+
+from torch import nn
+from torch.nn.modules.lazy import LazyModuleMixin
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
+
+from calidrift_agent._vocabulary import Role
+from calidrift_agent.errors import AttachError
+
+_INPUT_TYPES: Final[tuple[type[nn.Module], ...]] = (
+    nn.Conv1d,
+    nn.Conv2d,
+    nn.Conv3d,
+    nn.ConvTranspose1d,
+    nn.ConvTranspose2d,
+    nn.ConvTranspose3d,
+    nn.Linear,
+)
+_OUTPUT_TYPES: Final[tuple[type[nn.Module], ...]] = (nn.Embedding, nn.EmbeddingBag)
+_SKIPPED: Final[tuple[tuple[type[nn.Module], str], ...]] = (
+    (
+        NonDynamicallyQuantizableLinear,
+        "its forward is never called: attention reads its weights directly",
+    ),
+    (
+        nn.MultiheadAttention,
+        "its fused in-projection is a function, not a module: its input cannot be tapped",
+    ),
+    (nn.RNNBase, "recurrent layers are quantized dynamically and have no static input range"),
+    (nn.RNNCellBase, "recurrent cells are quantized dynamically and have no static input range"),
+    (nn.Bilinear, "no static quantizer handles its two inputs"),
+)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One observed tensor.
+
+    Attributes:
+        name: ``<module>:<role>``, e.g. ``layer4.1.conv2:input``.
+        role: Which tensor of the module.
+        module: Name of the module in `named_modules`, or of the module in which a functional
+            operation stands.
+        aliases: Other names of the same tensor.
+    """
+
+    name: str
+    role: Role
+    module: str
+    aliases: tuple[str, ...] = ()
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Discovery:
+    """What a model has to observe.
+
+    Attributes:
+        points: The points, in the order of `named_modules` (of the graph, for a quantized graph).
+        skipped: Module name to the reason why a module that looks quantizable has no point.
+    """
+
+    points: tuple[Point, ...]
+    skipped: Mapping[str, str]
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """Return the module behind `torch.compile`, or `model` itself where it is not compiled.
+
+    Example:
+        >>> plain = nn.Linear(2, 2)
+        >>> unwrap(plain) is plain
+        True
+    """
+    seen: set[int] = set()
+    while id(model) not in seen:
+        seen.add(id(model))
+        inner = model.__dict__.get("_modules", {}).get("_orig_mod")
+        if not isinstance(inner, nn.Module):
+            break
+        model = inner
+    return model
+
+
+def discover_modules(model: nn.Module, *, outputs: bool) -> Discovery:
+    """Return the points of an eager module tree; see `discover`."""
+    names: dict[int, list[str]] = {}
+    modules: dict[int, nn.Module] = {}
+    for name, module in model.named_modules(remove_duplicate=False):
+        names.setdefault(id(module), []).append(name)
+        modules[id(module)] = module
+    points: list[Point] = []
+    skipped: dict[str, str] = {}
+    for key, module in modules.items():
+        first, *others = names[key]
+        reason = _reason_to_skip(module)
+        if reason is not None:
+            skipped[first] = reason
+            continue
+        points.extend(
+            Point(
+                name=f"{first}:{role}",
+                role=role,
+                module=first,
+                aliases=tuple(f"{other}:{role}" for other in others),
+            )
+            for role in _roles(module, outputs=outputs)
+        )
+    return Discovery(points=tuple(points), skipped=MappingProxyType(skipped))
+
+
+def require_module(model: object) -> nn.Module:
+    """Return the model behind `torch.compile`, or say what was given instead of a model.
+
+    Raises:
+        AttachError: Not an `nn.Module`, or a TorchScript module.
+    """
+    if not isinstance(model, nn.Module):
+        raise AttachError(
+            f"got {type(model).__name__}, but only a torch.nn.Module, a torch.compile'd one or a "
+            "PT2E GraphModule can be observed; of an ExportedProgram give .module()"
+        )
+    inner = unwrap(model)
+    if type(inner).__module__.startswith("torch.jit"):
+        raise AttachError(
+            f"{type(inner).__name__} is a TorchScript module, in which nothing can be observed; "
+            "give the eager module that it was made from"
+        )
+    return inner
+
+
+def _reason_to_skip(module: nn.Module) -> str | None:
+    for kind, reason in _SKIPPED:
+        if isinstance(module, kind):
+            return reason
+    if isinstance(module, LazyModuleMixin) and module.has_uninitialized_params():
+        return "its parameters are not initialised: run the model once, then discover again"
+    return None
+
+
+def _roles(module: nn.Module, *, outputs: bool) -> Iterator[Role]:
+    if isinstance(module, _INPUT_TYPES):
+        yield Role.INPUT
+        if outputs:
+            yield Role.OUTPUT
+    elif isinstance(module, _OUTPUT_TYPES):
+        yield Role.OUTPUT
