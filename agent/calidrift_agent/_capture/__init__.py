@@ -1,0 +1,18 @@
+"""Captures: rows of production traffic, kept within limits, as safetensors (no torch)."""
+
+from calidrift_agent._capture._file import Capture, CaptureRow
+from calidrift_agent._capture._index import CaptureIndex, read_index
+from calidrift_agent._capture._options import CaptureOptions
+from calidrift_agent._capture._reader import list_captures, read_capture
+from calidrift_agent._capture._writer import CaptureWriter
+
+__all__ = [
+    "Capture",
+    "CaptureIndex",
+    "CaptureOptions",
+    "CaptureRow",
+    "CaptureWriter",
+    "list_captures",
+    "read_capture",
+    "read_index",
+]

@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+import pytest
+
+from calidrift_agent._capture import CaptureOptions
+from calidrift_agent.errors import ConfigurationError
+
+
+def test_defaults():
+    options = CaptureOptions()
+    assert options.max_bytes == 268_435_456
+    assert (options.max_count, options.max_sample_bytes, options.reservoir) == (512, 2**20, 64)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"max_bytes": 0},
+        {"max_count": -1},
+        {"max_count": 2.5},
+        {"max_sample_bytes": True},
+        {"reservoir": -1},
+        {"per_point": 0},
+        {"max_bytes": 100, "max_sample_bytes": 101},
+        {"reservoir": 513},
+        {"inputs": "image"},
+    ],
+)
+def test_unusable_options_are_refused(options):
+    with pytest.raises(ConfigurationError, match=next(iter(options))):
+        CaptureOptions(**options)

@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from calidrift_agent._sketch import CELLS
+from calidrift_agent._state import SegmentCount, Window
+from calidrift_agent._state._codec import WindowEncoder, decode_window, encoded_bytes
+from calidrift_agent.errors import StateFormatError
+
+SECOND = 1_000_000_000
+
+
+@pytest.mark.parametrize("points", [0, 1, 3, 8])
+@pytest.mark.parametrize("density", [0.0, 0.01, 0.5, 1.0])
+def test_round_trip(make_buffer, fill, points, density):
+    buffer = make_buffer(points=points)
+    fill(buffer, 3, density)
+    window = buffer.close(20 * SECOND)
+    blob = bytes(WindowEncoder(points).encode(window))
+    assert decode_window(blob, points).equals(window)
+    assert len(blob) <= encoded_bytes(points, int(np.count_nonzero(window.cells)))
+
+
+def test_counts_take_the_narrowest_words_that_hold_them(make_buffer):
+    buffer = make_buffer(points=2)
+    encoder = WindowEncoder(2)
+    sizes = []
+    for step, highest in enumerate((2**16 - 1, 2**16, 2**32 - 1, 2**32, 2**62)):
+        buffer.cells[0, 5] = highest
+        buffer.cells[1, CELLS - 1] = 1
+        window = buffer.close((20 + 10 * step) * SECOND)
+        blob = bytes(encoder.encode(window))
+        assert decode_window(blob, 2).equals(window)
+        sizes.append(len(blob))
+    assert [size - sizes[0] for size in sizes] == [0, 4, 4, 12, 12]
+
+
+def test_extremes_that_are_not_finite_survive():
+    window = Window.empty(1, number=4)
+    window.values[0, 2] = np.nan
+    decoded = decode_window(bytes(WindowEncoder(1).encode(window)), 1)
+    assert decoded.values.tobytes() == window.values.tobytes()
+
+
+def test_the_encoder_reuses_its_buffer(make_buffer, fill):
+    buffer = make_buffer()
+    encoder = WindowEncoder(3)
+    fill(buffer, 1, 1.0)
+    large = buffer.close(20 * SECOND)
+    fill(buffer, 2, 0.01)
+    small = buffer.close(30 * SECOND)
+    encoder.encode(large)
+    assert decode_window(bytes(encoder.encode(small)), 3).equals(small)
+
+
+def test_unbounded_segments_are_refused_instead_of_overflowing():
+    segments = tuple(SegmentCount("x" * 120 + str(i), 1, 1) for i in range(100))
+    with pytest.raises(ValueError, match="add_segment, which bounds them"):
+        WindowEncoder(1).encode(replace(Window.empty(1), segments=segments))
+
+
+def test_every_truncation_is_refused(make_buffer, fill):
+    buffer = make_buffer(points=1)
+    fill(buffer, 1)
+    blob = bytes(WindowEncoder(1).encode(buffer.close(20 * SECOND)))
+    for length in [*range(0, len(blob), 37), len(blob) - 1]:
+        with pytest.raises(StateFormatError):
+            decode_window(blob[:length], 1)
+
+
+def test_bytes_of_another_point_count_are_refused(make_buffer):
+    blob = bytes(WindowEncoder(3).encode(make_buffer(3).close(20 * SECOND)))
+    with pytest.raises(StateFormatError, match="3 points"):
+        decode_window(blob, 2)
+
+
+def test_cell_bits_that_do_not_match_the_counts_are_refused():
+    window = Window.empty(1)
+    window.cells[0, 3] = 9
+    blob = bytearray(WindowEncoder(1).encode(window))
+    blob[-1] |= 0x40
+    with pytest.raises(StateFormatError, match="do not match its cells"):
+        decode_window(bytes(blob), 1)
+
+
+def test_damaged_segments_are_refused():
+    window = replace(Window.empty(1), segments=(SegmentCount("é", 1, 1),))
+    blob = bytearray(WindowEncoder(1).encode(window))
+    blob[-2:] = b"\xff\xff"
+    with pytest.raises(StateFormatError, match="segments cannot be read"):
+        decode_window(bytes(blob), 1)
+
+
+def test_reading_state_needs_no_torch():
+    code = "import sys, calidrift_agent._state; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
