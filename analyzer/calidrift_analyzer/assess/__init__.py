@@ -1,0 +1,21 @@
+"""Assess: what traffic does to the calibrated ranges, and whether that is more than bad luck.
+
+The proof behind the alarm, what it needs and what it cannot see: `README.md` in this folder.
+"""
+
+from calidrift_analyzer.assess._assess import HARM_DB, LEARNING_FLOOR, assess
+from calidrift_analyzer.assess._evidence import log_evidence, smallest_detectable, units_to_alarm
+from calidrift_analyzer.assess._intervals import interval, lower_bound
+from calidrift_analyzer.assess._stored import assess_stored
+
+__all__ = [
+    "HARM_DB",
+    "LEARNING_FLOOR",
+    "assess",
+    "assess_stored",
+    "interval",
+    "log_evidence",
+    "lower_bound",
+    "smallest_detectable",
+    "units_to_alarm",
+]

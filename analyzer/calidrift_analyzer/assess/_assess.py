@@ -1,0 +1,235 @@
+"""Assess a model: coverage, evidence, harm, and a verdict for each point and for the whole."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, final
+
+import numpy as np
+
+from calidrift_agent._profile import CalibrationProfile, PointProfile
+from calidrift_agent._sketch import CELLS
+from calidrift_agent._vocabulary import (
+    COUNT_COLUMNS,
+    VALUE_COLUMNS,
+    ValueColumn,
+)
+from calidrift_agent.errors import ConfigurationError, ProfileMismatchError
+from calidrift_analyzer.assess._evidence import smallest_detectable
+from calidrift_analyzer.assess._harm import Harm, harm_of
+from calidrift_analyzer.assess._intervals import interval
+from calidrift_analyzer.assess._model import assess_model
+from calidrift_analyzer.assess._sequential import Evidence, evidence_of
+from calidrift_analyzer.assess._words import next_step, point_sentence
+from calidrift_analyzer.records import (
+    ModelAssessment,
+    ModelHistory,
+    ModelTotals,
+    PointAssessment,
+    PointTotals,
+    Verdict,
+)
+
+__all__ = ["HARM_DB", "LEARNING_FLOOR", "assess"]
+
+HARM_DB: Final = 1.0
+"""Fall of predicted SQNR that counts as harm, dB: a sixth of a bit (6.02 dB per bit)."""
+LEARNING_FLOOR: Final = 0.25
+"""A reference that cannot tell even this exceedance from bad luck is still learning."""
+
+_LN10: Final = math.log(10.0)
+_SEVERITY: Final = (
+    Verdict.DRIFTED_HARMFUL,
+    Verdict.BLIND,
+    Verdict.DRIFTED_HARMLESS,
+    Verdict.NO_REFERENCE,
+    Verdict.LEARNING,
+    Verdict.NOT_DRIFTED,
+    Verdict.NO_DATA,
+)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class _Rules:
+    """What every point of one model is judged by."""
+
+    log_threshold: float
+    harm_db: float
+    learning_floor: float
+    model_units: int
+    recent: Mapping[str, PointTotals]
+
+
+def assess(
+    totals: ModelTotals,
+    history: ModelHistory,
+    profile: CalibrationProfile | None,
+    *,
+    alpha: float = 0.05,
+    harm_db: float = HARM_DB,
+    learning_floor: float = LEARNING_FLOOR,
+    recent: Mapping[str, PointTotals] | None = None,
+) -> ModelAssessment:
+    """Judge the traffic of one model against its calibration profile.
+
+    Coverage and exceedance use the observed bounds, clipped energy and SQNR the clip ranges. A
+    point alarms when its evidence (`_evidence`) has reached L / `alpha` after any window, with L
+    the number of points that have an observed bound. Without drift the chance that any point ever
+    alarms is at most `alpha`, however often this is called and whatever the dependence between
+    points. Measured without drift: 1 to 2 % of runs of 3,000 units at `alpha` = 5 % and one point.
+
+    An alarm is harmful when predicted SQNR at the frozen range has fallen by `harm_db` or more
+    and a larger share of the energy is clipped than in calibration, or when that cannot be
+    predicted; else it is harmless.
+
+    Args:
+        totals: Sums over all windows.
+        history: The same windows one by one.
+        profile: The profile that the windows were compared with; `None` where there was none, or
+            where it has not been collected.
+        alpha: False alarm probability over the whole life of the watch, all points together.
+        harm_db: Fall of predicted SQNR that counts as harm, dB.
+        learning_floor: Verdict `learning` while no exceedance up to this one can be detected.
+        recent: Sums of some points over the traffic since their drift began (`Alarm.since_ns`);
+            their harm is judged on these. `assess_stored` fills it in.
+
+    Returns:
+        The assessment, points worst first.
+
+    Raises:
+        ProfileMismatchError: The profile is another one, or of another instrument.
+        ConfigurationError: `alpha` is not between 0 and 1.
+
+    Cost: about 2 ms per point, and 1 us per point and window.
+    """
+    if not 0.0 < alpha < 1.0:
+        raise ConfigurationError(f"alpha must be above 0 and below 1, got {alpha}")
+    _require_match(totals, profile)
+    tested = () if profile is None else _tested(profile)
+    log_threshold = math.log(max(len(tested), 1) / alpha)
+    rules = _Rules(log_threshold, harm_db, learning_floor, totals.units, recent or {})
+    points = sorted(
+        (
+            _assess_point(point, reference, history, rules)
+            for point, reference in _pairs(totals, profile)
+        ),
+        key=_badness,
+    )
+    return assess_model(totals, tuple(points), profile, alpha, log_threshold)
+
+
+def _require_match(totals: ModelTotals, profile: CalibrationProfile | None) -> None:
+    if profile is None:
+        return
+    if profile.digest != totals.profile:
+        raise ProfileMismatchError(
+            f"the windows of model {totals.model!r} were compared with profile "
+            f"{totals.profile[:12] or '(none)'}, not with {profile.digest[:12]}; assess them with "
+            "the profile that the service uses"
+        )
+    if totals.instrument is not None and profile.instrument is not totals.instrument:
+        raise ProfileMismatchError(
+            f"the profile of model {totals.model!r} was measured with the {profile.instrument} "
+            f"instrument, the windows with the {totals.instrument} instrument; their figures "
+            "cannot be compared: calibrate with the instrument of the watch"
+        )
+
+
+def _tested(profile: CalibrationProfile) -> tuple[PointProfile, ...]:
+    """Points that can alarm. Counted from the profile, so traffic cannot move the threshold."""
+    return tuple(point for point in profile.points.values() if point.observed_bound is not None)
+
+
+def _pairs(
+    totals: ModelTotals, profile: CalibrationProfile | None
+) -> list[tuple[PointTotals, PointProfile]]:
+    """Every point that was observed or expected, with what is known about it."""
+    pairs: list[tuple[PointTotals, PointProfile]] = []
+    found: set[str] = set()
+    for point in totals.points:
+        reference = None if profile is None else profile.find(point.name)
+        if reference is not None:
+            found.add(reference.name)
+        pairs.append((point, reference or PointProfile(name=point.name)))
+    tested = () if profile is None else _tested(profile)
+    pairs.extend((_never_listed(one.name), one) for one in tested if one.name not in found)
+    return pairs
+
+
+def _never_listed(name: str) -> PointTotals:
+    values = np.zeros(VALUE_COLUMNS)
+    values[ValueColumn.LOWEST], values[ValueColumn.HIGHEST] = np.inf, -np.inf
+    return PointTotals(name, np.zeros(COUNT_COLUMNS, np.int64), values, np.zeros(CELLS, np.int64))
+
+
+def _assess_point(
+    totals: PointTotals, reference: PointProfile, history: ModelHistory, rules: _Rules
+) -> PointAssessment:
+    bound = reference.observed_bound
+    judged = rules.recent.get(totals.name, totals)
+    harm = harm_of(judged, reference)
+    evidence: Evidence | None = None
+    detectable: float | None = None
+    if bound is not None:
+        detectable = smallest_detectable(bound.rank, bound.units, rules.log_threshold)
+        if totals.units:
+            evidence = evidence_of(history, totals.name, bound, rules.log_threshold)
+    verdict = _verdict(totals, reference, evidence, harm, detectable, rules)
+    referenced = bound is not None
+    sketch = judged.sketch()
+    calibration, production = harm.calibration, harm.production
+    return PointAssessment(
+        name=totals.name,
+        verdict=verdict,
+        sentence=point_sentence(verdict, totals, bound, harm, detectable),
+        next_step=next_step(verdict),
+        units=totals.units,
+        exceedances=totals.exceedances,
+        exceedance=interval(totals.exceedances, totals.units) if referenced else None,
+        coverage=(
+            interval(totals.units - totals.exceedances, totals.units) if referenced else None
+        ),
+        observed_bound=bound.value if bound else None,
+        reference_rank=bound.rank if bound else None,
+        reference_units=bound.units if bound else None,
+        log10_evidence=evidence.log10_largest if evidence else None,
+        alarm=evidence.alarm if evidence else None,
+        detectable_exceedance=detectable,
+        sqnr_calibration_db=calibration.sqnr_db if calibration else None,
+        sqnr_production_db=production.sqnr_db if production else None,
+        sqnr_change_db=harm.change_db,
+        clipped_energy=harm.clipped_energy,
+        overload_calibration=calibration.clipped_energy_share if calibration else None,
+        overload_production=production.clipped_energy_share if production else None,
+        mass_coverage=1.0 - production.clip_rate if production else None,
+        clip_assumed=harm.assumed and calibration is not None,
+        lowest=sketch.minimum if sketch.count else None,
+        highest=sketch.maximum if sketch.count else None,
+    )
+
+
+def _verdict(
+    totals: PointTotals,
+    reference: PointProfile,
+    evidence: Evidence | None,
+    harm: Harm,
+    detectable: float | None,
+    rules: _Rules,
+) -> Verdict:
+    if totals.units == 0:
+        expected = reference.observed_bound is not None and rules.model_units > 0
+        return Verdict.BLIND if expected else Verdict.NO_DATA
+    if evidence is None:
+        return Verdict.NO_REFERENCE
+    if evidence.alarm is not None:
+        harmless = harm.is_harmful(rules.harm_db) is False
+        return Verdict.DRIFTED_HARMLESS if harmless else Verdict.DRIFTED_HARMFUL
+    if detectable is None or detectable > rules.learning_floor:
+        return Verdict.LEARNING
+    return Verdict.NOT_DRIFTED
+
+
+def _badness(point: PointAssessment) -> tuple[int, float, float]:
+    change = math.inf if point.sqnr_change_db is None else point.sqnr_change_db
+    return _SEVERITY.index(point.verdict), change, -(point.log10_evidence or 0.0)

@@ -1,0 +1,125 @@
+"""From judged points to the verdict about a model."""
+
+import math
+from typing import Final
+
+from calidrift_agent._profile import CalibrationProfile
+from calidrift_agent._vocabulary import RequestColumn
+from calidrift_analyzer.assess._evidence import smallest_detectable, units_to_alarm
+from calidrift_analyzer.assess._intervals import interval, lower_bound
+from calidrift_analyzer.assess._words import model_sentence, next_step
+from calidrift_analyzer.records import (
+    ModelAssessment,
+    ModelTotals,
+    PointAssessment,
+    SegmentCoverage,
+    Verdict,
+)
+
+__all__ = ["assess_model"]
+
+_LN10: Final = math.log(10.0)
+
+
+def assess_model(
+    totals: ModelTotals,
+    points: tuple[PointAssessment, ...],
+    profile: CalibrationProfile | None,
+    alpha: float,
+    log_threshold: float,
+) -> ModelAssessment:
+    """Sum up judged points.
+
+    Args:
+        totals: Sums over all windows.
+        points: The points, worst first.
+        profile: Their profile, where there is one.
+        alpha: False alarm probability of all points together.
+        log_threshold: Natural logarithm of the joint threshold.
+    """
+    alarms = [point.alarm for point in points if point.alarm is not None]
+    alarm = min(alarms, key=lambda one: one.observed) if alarms else None
+    verdict = _model_verdict(totals, points)
+    why_not = (
+        "the profile has no observed bounds"
+        if profile is not None
+        else f"profile {totals.profile[:12]} has not been collected"
+        if totals.profile
+        else "the service has no calibration profile"
+    )
+    served = int(totals.requests[RequestColumn.SEEN])
+    observed = int(totals.requests[RequestColumn.OBSERVED])
+    referenced = any(point.observed_bound is not None for point in points)
+    detection = _detection(totals, profile, log_threshold)
+    return ModelAssessment(
+        model=totals.model,
+        profile=totals.profile,
+        instrument=totals.instrument,
+        verdict=verdict,
+        sentence=model_sentence(verdict, points, alarm, why_not),
+        next_step=next_step(verdict),
+        points=points,
+        alpha=alpha,
+        log10_threshold=log_threshold / _LN10,
+        units=totals.units,
+        served=served,
+        sampling_ratio=observed / served if served else None,
+        request_coverage=interval(totals.units_covered, totals.units) if referenced else None,
+        request_coverage_low=(
+            lower_bound(totals.units_covered, totals.units) if referenced else None
+        ),
+        segments=_segments(totals) if referenced else (),
+        alarm=alarm,
+        worst_point=points[0].name if points else None,
+        detectable_exceedance=detection[0],
+        units_to_detect=detection[1],
+        seconds_to_detect=detection[2],
+        first_ns=totals.first_ns,
+        last_ns=totals.last_ns,
+    )
+
+
+def _segments(totals: ModelTotals) -> tuple[SegmentCoverage, ...]:
+    found = (
+        SegmentCoverage(one.name, one.units, interval(one.covered, one.units))
+        for one in totals.segments
+    )
+    return tuple(sorted(found, key=lambda one: one.coverage.estimate if one.coverage else 1.0))
+
+
+def _model_verdict(totals: ModelTotals, points: tuple[PointAssessment, ...]) -> Verdict:
+    found = {point.verdict for point in points}
+    if totals.units == 0:
+        return Verdict.NO_DATA
+    for verdict in (Verdict.DRIFTED_HARMFUL, Verdict.BLIND, Verdict.DRIFTED_HARMLESS):
+        if verdict in found:
+            return verdict
+    if not found & {Verdict.LEARNING, Verdict.NOT_DRIFTED}:
+        return Verdict.NO_REFERENCE
+    return Verdict.LEARNING if Verdict.LEARNING in found else Verdict.NOT_DRIFTED
+
+
+def _detection(
+    totals: ModelTotals, profile: CalibrationProfile | None, log_threshold: float
+) -> tuple[float | None, int | None, float | None]:
+    """Smallest exceedance all tested points can see; units and seconds to see twice that."""
+    bounds = [] if profile is None else [one.observed_bound for one in profile.points.values()]
+    limits = [
+        (smallest_detectable(bound.rank, bound.units, log_threshold), bound)
+        for bound in bounds
+        if bound is not None
+    ]
+    if not limits or any(limit is None for limit, _ in limits):
+        return None, None, None
+    limit, bound = max(limits, key=lambda pair: pair[0] or 0.0)
+    if limit is None:
+        return None, None, None
+    units = units_to_alarm(
+        min(1.0, 2.0 * limit),
+        rank=bound.rank,
+        reference_units=bound.units,
+        log_threshold=log_threshold,
+    )
+    span = (totals.last_ns - totals.first_ns) / 1e9
+    rate = totals.units / span if span > 0 else 0.0
+    return limit, units, units / rate if units is not None and rate > 0 else None

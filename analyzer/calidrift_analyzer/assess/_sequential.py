@@ -1,0 +1,63 @@
+"""Runs the evidence of every point along the history of a model."""
+
+import math
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+
+from calidrift_agent._profile import ObservedBound
+from calidrift_analyzer.assess._evidence import log_evidence
+from calidrift_analyzer.records import Alarm, ModelHistory
+
+__all__ = ["Evidence", "evidence_of"]
+
+_LN10 = math.log(10.0)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """Largest log10 e-value over all looks, and the first look that crossed the threshold."""
+
+    log10_largest: float
+    alarm: Alarm | None
+
+
+def evidence_of(
+    history: ModelHistory, point: str, bound: ObservedBound, log_threshold: float
+) -> Evidence:
+    """Look at one point after each window.
+
+    The result only grows when windows are appended: a crossing is never taken back.
+
+    Args:
+        history: Windows in the order of looks.
+        point: Name of the point.
+        bound: Its observed bound, with k and n.
+        log_threshold: Natural logarithm of the joint threshold.
+    """
+    column = history.points.index(point)
+    units = np.cumsum(history.units[:, column])
+    exceedances = np.cumsum(history.exceedances[:, column])
+    looks = log_evidence(exceedances, units, rank=bound.rank, reference_units=bound.units)
+    largest = max(0.0, float(looks.max(initial=0.0)))  # before the first look the evidence is 1
+    crossed = np.flatnonzero(looks >= log_threshold)
+    if not crossed.size:
+        return Evidence(largest / _LN10, None)
+    first = int(crossed[0])
+    before = looks[: first + 1]
+    lowest = int(before.argmin())
+    # The evidence starts at 1, before the first window.
+    since_ns = int(history.end_ns[lowest]) if before[lowest] < 0.0 else 0
+    return Evidence(
+        largest / _LN10,
+        Alarm(
+            end_ns=int(history.end_ns[first]),
+            since_ns=since_ns,
+            units=int(units[first]),
+            exceedances=int(exceedances[first]),
+            observed=int(history.request_units[: first + 1].sum()),
+            served=int(history.seen[: first + 1].sum()),
+        ),
+    )

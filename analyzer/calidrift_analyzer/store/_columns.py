@@ -1,0 +1,30 @@
+"""Names of the columns that carry the agent's vocabulary, in the order of its arrays.
+
+The schema spells them out (`migrations/0001_windows.sql`), so that people can query the file; a
+test holds the two together.
+"""
+
+from typing import Final
+
+from calidrift_agent._vocabulary import (
+    RATIO_BOUNDS,
+    CountColumn,
+    DropReason,
+    RequestColumn,
+    Stage,
+    ValueColumn,
+)
+
+__all__ = ["COUNT_NAMES", "EXTREMES", "REQUEST_NAMES", "VALUE_NAMES"]
+
+REQUEST_NAMES: Final[tuple[str, ...]] = (
+    *(column.name.lower() for column in RequestColumn if not column.name.endswith("_FIRST")),
+    *(f"error_{stage.value}" for stage in Stage),
+    *(f"drop_{reason.value}" for reason in DropReason),
+)
+COUNT_NAMES: Final[tuple[str, ...]] = (
+    *(column.name.lower() for column in CountColumn if not column.name.endswith("_FIRST")),
+    *(f"ratio_{bucket}" for bucket in range(len(RATIO_BOUNDS) + 1)),
+)
+VALUE_NAMES: Final[tuple[str, ...]] = tuple(column.name.lower() for column in ValueColumn)
+EXTREMES: Final[tuple[ValueColumn, ValueColumn]] = (ValueColumn.LOWEST, ValueColumn.HIGHEST)

@@ -1,0 +1,3 @@
+SELECT COALESCE(MAX(number), -1)
+FROM windows
+WHERE process_id = $process_id

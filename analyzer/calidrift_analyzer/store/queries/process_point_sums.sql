@@ -1,0 +1,30 @@
+SELECT
+    w.position,
+    CAST(SUM(w.units) AS BIGINT) AS units,
+    CAST(SUM(w.exceedances) AS BIGINT) AS exceedances,
+    CAST(SUM(w.rows) AS BIGINT) AS rows,
+    CAST(SUM(w.elements) AS BIGINT) AS elements,
+    CAST(SUM(w.clip_elements) AS BIGINT) AS clip_elements,
+    CAST(SUM(w.clip_low) AS BIGINT) AS clip_low,
+    CAST(SUM(w.clip_high) AS BIGINT) AS clip_high,
+    CAST(SUM(w.nan) AS BIGINT) AS nan,
+    CAST(SUM(w.inf) AS BIGINT) AS inf,
+    CAST(SUM(w.ratio_0) AS BIGINT) AS ratio_0,
+    CAST(SUM(w.ratio_1) AS BIGINT) AS ratio_1,
+    CAST(SUM(w.ratio_2) AS BIGINT) AS ratio_2,
+    CAST(SUM(w.ratio_3) AS BIGINT) AS ratio_3,
+    CAST(SUM(w.ratio_4) AS BIGINT) AS ratio_4,
+    CAST(SUM(w.ratio_5) AS BIGINT) AS ratio_5,
+    CAST(SUM(w.ratio_6) AS BIGINT) AS ratio_6,
+    CAST(SUM(w.ratio_7) AS BIGINT) AS ratio_7,
+    CAST(SUM(w.ratio_8) AS BIGINT) AS ratio_8,
+    CAST(SUM(w.ratio_9) AS BIGINT) AS ratio_9,
+    CAST(SUM(w.ratio_10) AS BIGINT) AS ratio_10,
+    MIN(w.lowest) AS lowest,
+    MAX(w.highest) AS highest,
+    SUM(w.ratio_sum) AS ratio_sum,
+    SUM(w.clipped_energy) AS clipped_energy,
+    SUM(w.energy) AS energy
+FROM point_windows AS w
+WHERE w.process_id = $process_id
+GROUP BY w.position

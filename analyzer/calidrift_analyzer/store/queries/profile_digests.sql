@@ -1,0 +1,3 @@
+SELECT digest
+FROM profiles
+ORDER BY added, digest

@@ -1,0 +1,3 @@
+SELECT document
+FROM profiles
+WHERE digest = $digest
