@@ -1,0 +1,77 @@
+"""The one module of the agent that reads environment variables.
+
+Each variable is documented beside its name. A value outside its closed set is an error that lists
+what is allowed, raised by `read()` and never at import, so that a typing mistake cannot take down
+a host that only imports the package.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+
+from calidrift_agent.errors import ConfigurationError
+
+__all__ = ["CALIDRIFT_DISABLED", "CALIDRIFT_STATE_DIR", "Environment", "read"]
+
+CALIDRIFT_DISABLED = "CALIDRIFT_DISABLED"
+"""`1` switches the agent off: `watch(...)` returns a watch that observes nothing. Default `0`."""
+
+CALIDRIFT_STATE_DIR = "CALIDRIFT_STATE_DIR"
+"""Folder of state files where `watch(...)` is given none. Default: no files, in memory only."""
+
+_TRUE = frozenset({"1", "true", "yes", "on"})
+_FALSE = frozenset({"", "0", "false", "no", "off"})
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """What the environment says about the agent.
+
+    Attributes:
+        disabled: Whether the agent is switched off.
+        state_dir: Folder of state files for callers that name none; `None` where unset.
+    """
+
+    disabled: bool = False
+    state_dir: Path | None = None
+
+
+def read(variables: Mapping[str, str] | None = None) -> Environment:
+    """Read the agent's variables.
+
+    Args:
+        variables: The variables to read; the process environment where not given.
+
+    Returns:
+        The parsed values.
+
+    Raises:
+        ConfigurationError: A variable has a value outside its closed set.
+
+    >>> read({"CALIDRIFT_DISABLED": "1"}).disabled
+    True
+    >>> read({"CALIDRIFT_STATE_DIR": ""}).state_dir is None
+    True
+    """
+    source = os.environ if variables is None else variables
+    state_dir = source.get(CALIDRIFT_STATE_DIR, "").strip()
+    return Environment(
+        disabled=_switch(source, CALIDRIFT_DISABLED),
+        state_dir=Path(state_dir) if state_dir else None,
+    )
+
+
+def _switch(source: Mapping[str, str], name: str) -> bool:
+    """Parse an on/off variable exactly: `2` or `ture` is an error, not a guess."""
+    word = source.get(name, "").strip().lower()
+    if word in _TRUE:
+        return True
+    if word in _FALSE:
+        return False
+    raise ConfigurationError(
+        f"{name} is {source[name]!r}; allowed are 1, true, yes, on and 0, false, no, off: "
+        "correct it or unset it"
+    )

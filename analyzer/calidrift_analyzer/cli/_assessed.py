@@ -1,0 +1,96 @@
+"""What `status` and `coverage` have in common: collect, assess, keep, and say what was skipped."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
+
+from calidrift_analyzer.assess import assess, assess_stored
+from calidrift_analyzer.cli._output import Output
+from calidrift_analyzer.collect import CollectReport, collect
+from calidrift_analyzer.config import AnalyzerConfig
+from calidrift_analyzer.errors import NoDataError
+from calidrift_analyzer.records import ModelAssessment, record_document
+from calidrift_analyzer.store import Store
+
+__all__ = ["Assessed", "assess_models", "interval_text"]
+
+_ALPHA = 0.05
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Assessed:
+    """One collect run, and what it comes to for each model."""
+
+    collected: CollectReport
+    models: tuple[ModelAssessment, ...]
+
+    def document(self) -> dict[str, object]:
+        """Give the JSON document."""
+        return {"collected": self.collected, "models": self.models}
+
+
+def assess_models(config: AnalyzerConfig, model: str | None, output: Output) -> Assessed:
+    """Collect what agents have written, then assess.
+
+    Args:
+        config: The configuration.
+        model: Only this model; default: every model that is declared or was recorded.
+        output: Where progress and remarks go.
+
+    Returns:
+        The assessments; they are recorded in the store as well.
+
+    Raises:
+        NoDataError: The named model is neither declared nor recorded, or there is none at all.
+        StoreError: The database cannot be used.
+    """
+    with Store.open(config.database) as store:
+        with output.progress("collecting"):
+            collected = collect(config.state_dirs, store)
+        with output.progress("assessing"):
+            found = tuple(_assess(store, name, config) for name in _names(store, config, model))
+            for assessment in found:
+                store.outcomes.record_assessment(
+                    assessment, json.dumps(record_document(assessment))
+                )
+    for skipped in collected.skipped:
+        output.note(f"skipped {skipped.path}: {skipped.reason}")
+    return Assessed(collected, found)
+
+
+def _names(store: Store, config: AnalyzerConfig, model: str | None) -> Sequence[str]:
+    recorded = [one.model for one in store.observed()]
+    if model is not None:
+        if model not in recorded and model not in config.models:
+            known = ", ".join(dict.fromkeys([*recorded, *config.models])) or "none"
+            raise NoDataError(
+                f"no model {model!r} is declared or was recorded (known: {known}); name one of "
+                "these, or check the name given to watch(..., name=...)"
+            )
+        return [model]
+    if not recorded and not config.models:
+        listed = ", ".join(str(folder) for folder in config.state_dirs) or "none"
+        raise NoDataError(
+            f"nothing was recorded yet and no model is declared (state_dirs: {listed}); list the "
+            "state_dir of the service under state_dirs in calidrift.toml"
+        )
+    return list(dict.fromkeys([*recorded, *config.models]))
+
+
+def _assess(store: Store, model: str, config: AnalyzerConfig) -> ModelAssessment:
+    declared = config.models.get(model)
+    alpha = _ALPHA if declared is None else declared.alpha
+    if not store.observed(model):  # declared only: that there is no data is the answer
+        return assess(store.totals(model, ""), store.history(model, ""), None, alpha=alpha)
+    return assess_stored(store, model, alpha=alpha)
+
+
+def interval_text(low: float, high: float) -> str:
+    """Write the bounds of a proportion in percent.
+
+    >>> interval_text(0.0, 0.0362), interval_text(0.99, 1.0)
+    ('0 to 3.62 %', '99 to 100 %')
+    """
+    return f"{100 * low:.3g} to {100 * high:.3g} %"

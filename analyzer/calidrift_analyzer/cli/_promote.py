@@ -1,0 +1,33 @@
+"""`calidrift promote`."""
+
+from typing import Annotated
+
+import typer
+
+from calidrift_agent._command_line import Invocation
+from calidrift_analyzer.cli._output import Output
+from calidrift_analyzer.cli._versions import announce
+from calidrift_analyzer.cli._workbench import load_report
+from calidrift_analyzer.config import load_config
+from calidrift_analyzer.promote import promote as put_into_service
+
+__all__ = ["promote"]
+
+
+def promote(
+    invocation: Invocation,
+    model: Annotated[
+        str | None,
+        typer.Argument(help="Model of the configuration; not needed where there is only one."),
+    ] = None,
+) -> None:
+    """Put a validated candidate into service.
+
+    Takes the candidate of the last `calidrift validate`, if every gate held. The version is written
+    beside the old ones, verified, and switched to in one step; `calidrift rollback` goes back.
+    """
+    config = load_config(invocation.config)
+    contract = config.model(model)
+    report = load_report(contract)
+    version = put_into_service(report.candidate, report, contract.registry, contract.name)
+    announce(Output(invocation), config, version, "promoted")
