@@ -13,7 +13,7 @@ from calidrift_analyzer.errors import NoDataError
 from calidrift_analyzer.records import ModelAssessment, record_document
 from calidrift_analyzer.store import Store
 
-__all__ = ["Assessed", "assess_models", "interval_text"]
+__all__ = ["Assessed", "assess_models", "interval_text", "note_skipped"]
 
 _ALPHA = 0.05
 
@@ -55,9 +55,31 @@ def assess_models(config: AnalyzerConfig, model: str | None, output: Output) -> 
                 store.outcomes.record_assessment(
                     assessment, json.dumps(record_document(assessment))
                 )
-    for skipped in collected.skipped:
-        output.note(f"skipped {skipped.path}: {skipped.reason}")
+        beside = [remark for assessment in found for remark in _beside(store, assessment)]
+    note_skipped(output, collected)
+    for remark in beside:
+        output.note(remark)
     return Assessed(collected, found)
+
+
+def note_skipped(output: Output, collected: CollectReport) -> None:
+    """Say what could not be read; the reasons name the file mostly themselves."""
+    for skipped in collected.skipped:
+        where = "" if str(skipped.path) in skipped.reason else f" {skipped.path}"
+        output.note(f"skipped{where}: {skipped.reason}")
+
+
+def _beside(store: Store, assessment: ModelAssessment) -> list[str]:
+    """Name profiles under which traffic still runs, though another one is judged."""
+    return [
+        f"{assessment.model}: judged under profile {assessment.profile[:12] or '(none)'}, which "
+        f"reported last; traffic at the same time under profile {other.profile[:12] or '(none)'} "
+        "is not part of it: some processes serve another version"
+        for other in store.observed(assessment.model)
+        if assessment.units
+        and other.profile != assessment.profile
+        and other.last_ns > assessment.first_ns
+    ]
 
 
 def _names(store: Store, config: AnalyzerConfig, model: str | None) -> Sequence[str]:

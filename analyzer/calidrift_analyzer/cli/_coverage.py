@@ -1,16 +1,18 @@
 """`calidrift coverage`."""
 
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 from calidrift_agent._command_line import Invocation
 from calidrift_analyzer.cli._assessed import assess_models, interval_text
-from calidrift_analyzer.cli._output import Output, share
+from calidrift_analyzer.cli._output import Output, count, share
 from calidrift_analyzer.config import load_config
-from calidrift_analyzer.records import Interval, ModelAssessment
+from calidrift_analyzer.records import Interval, ModelAssessment, PointAssessment
 
 __all__ = ["coverage", "show_coverage"]
+
+_WIDE_HEADINGS: Final = ("elements in the clip range", "clipped energy", "reference units")
 
 
 def coverage(
@@ -39,8 +41,9 @@ def show_coverage(output: Output, assessment: ModelAssessment) -> None:
         output.show(f"next: {assessment.next_step}")
         return
     output.show(
-        f"{assessment.model}: {share(whole.estimate)} of {assessment.units:,} observed units are "
-        f"inside the observed bounds of all points (lower 95 % bound "
+        f"{assessment.model}: {share(whole.estimate)} of "
+        f"{count(assessment.units, 'observed unit')} stayed inside the observed bounds of all "
+        f"points (lower 95 % bound "
         f"{share(assessment.request_coverage_low)})"
     )
     if assessment.segments:
@@ -59,24 +62,24 @@ def show_coverage(output: Output, assessment: ModelAssessment) -> None:
             "units",
             "covered",
             "95 % interval",
-            "elements in the clip range",
-            "clipped energy",
-            "reference units",
             "verdict",
+            *(_WIDE_HEADINGS if output.wide else ()),
         ),
         [
             (
                 point.name,
                 point.units,
                 *_cells(point.coverage),
-                share(point.mass_coverage),
-                share(point.clipped_energy),
-                point.reference_units,
                 point.verdict.replace("_", " "),
+                *(_wide_cells(point) if output.wide else ()),
             )
             for point in points
         ],
     )
+
+
+def _wide_cells(point: PointAssessment) -> tuple[object, ...]:
+    return share(point.mass_coverage), share(point.clipped_energy), point.reference_units
 
 
 def _cells(found: Interval | None) -> tuple[str | None, str | None]:

@@ -24,10 +24,14 @@ from rich.text import Text
 
 from calidrift_agent._command_line import Invocation
 
-__all__ = ["Output", "Progress", "number", "share"]
+__all__ = ["Output", "Progress", "count", "decibels", "number", "share"]
 
 _WIDTH_OF_A_FILE = 160
 """Columns where standard output is no terminal: `calidrift status | less -S` loses nothing."""
+_WIDE = 140
+"""Columns from which tables show more than the essential columns."""
+_SHORTEST_TEXT = 16
+"""Width that a narrow terminal leaves to a column of text; longer texts go over several lines."""
 
 
 Progress = Callable[[str, int, int], None]
@@ -53,6 +57,11 @@ class Output:
         """Whether the answer is a JSON document."""
         return self._invocation.json
 
+    @property
+    def wide(self) -> bool:
+        """Whether there is room for more than the essential columns of a table."""
+        return self._answers.width >= _WIDE
+
     def document(self, document: Mapping[str, object]) -> None:
         """Write the JSON document; without `--json` it writes nothing.
 
@@ -69,7 +78,8 @@ class Output:
         if not self.json:
             for renderable in renderables:
                 shown = Text(renderable) if isinstance(renderable, str) else renderable
-                self._answers.print(shown, soft_wrap=isinstance(renderable, str))
+                whole = isinstance(renderable, str) and not self._answers.is_terminal
+                self._answers.print(shown, soft_wrap=whole)
 
     def table(self, title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
         """Write a table for people; with `--json` it writes nothing.
@@ -83,8 +93,14 @@ class Output:
         table = Table(title=Text(title), title_justify="left", header_style="bold")
         for index, heading in enumerate(columns):
             texts = [row[index] for row in cells]
+            longest = max((len(text) for text in texts), default=0)
             right = bool(texts) and all(_looks_like_a_number(text) for text in texts)
-            table.add_column(Text(heading), justify="right" if right else "left")
+            table.add_column(
+                Text(heading),
+                justify="right" if right else "left",
+                overflow="fold",
+                min_width=longest if right else min(longest, _SHORTEST_TEXT),
+            )
         for row in cells:
             table.add_row(*(Text(text) for text in row))
         self.show(table)
@@ -153,6 +169,26 @@ def share(value: float | None) -> str:
     return f"{text} %"
 
 
+def count(number: int, what: str) -> str:
+    """Write how many there are.
+
+    >>> count(1, "unit"), count(1200, "unit")
+    ('1 unit', '1,200 units')
+    """
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
+
+
+def decibels(value: float | None, sign: str = "-") -> str | None:
+    """Write decibels to a tenth, without the unit; `sign="+"` for a change.
+
+    >>> decibels(-0.01, "+"), decibels(3.04, "+"), decibels(41.26), decibels(None)
+    ('0.0', '+3.0', '41.3', None)
+    """
+    if value is None:
+        return None
+    return "0.0" if abs(value) < 0.05 else f"{value:{sign}.1f}"
+
+
 def _cell(value: object) -> str:
     if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
         return number(value)
@@ -162,11 +198,12 @@ def _cell(value: object) -> str:
 
 
 def _looks_like_a_number(text: str) -> bool:
-    bare = text.removesuffix(" %").removesuffix(" dB").removeprefix("<").replace(",", "")
+    bare = text.removesuffix(" %").removesuffix(" dB").removeprefix("<").removeprefix("10^")
+    parts = bare.replace(",", "").split(" to ")
     if bare in {"-", ""}:
         return True
     try:
-        float(bare)
+        [float(part) for part in parts]
     except ValueError:
         return False
     return True

@@ -7,8 +7,8 @@ import typer
 from calidrift_agent._command_line import Invocation
 from calidrift_analyzer.cli._output import Output
 from calidrift_analyzer.cli._versions import announce
-from calidrift_analyzer.cli._workbench import load_report
 from calidrift_analyzer.config import load_config
+from calidrift_analyzer.cycle import load_report
 from calidrift_analyzer.promote import promote as put_into_service
 
 __all__ = ["promote"]

@@ -10,9 +10,9 @@ import typer
 
 from calidrift_agent._command_line import Invocation
 from calidrift_analyzer.cli._output import Output
-from calidrift_analyzer.cli._workbench import folder_of, save_candidates
 from calidrift_analyzer.collect import collect
 from calidrift_analyzer.config import AnalyzerConfig, ModelContract, load_config
+from calidrift_analyzer.cycle import candidates_folder, save_candidates
 from calidrift_analyzer.errors import ConfigurationError, NoDataError
 from calidrift_analyzer.ranges import Estimator
 from calidrift_analyzer.recalibrate import recalibrate as make_candidates
@@ -67,7 +67,7 @@ def recalibrate(
     with out.progress("recalibrating") as progress:
         candidates = make_candidates(
             contract,
-            folder_of(contract),
+            candidates_folder(contract),
             production=production,
             samples=samples,
             estimators=tuple(estimator or Estimator),

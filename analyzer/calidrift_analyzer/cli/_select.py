@@ -8,6 +8,7 @@ import numpy as np
 import typer
 
 from calidrift_agent._command_line import Invocation, jsonable
+from calidrift_analyzer.cli._assessed import note_skipped
 from calidrift_analyzer.cli._output import Output, number, share
 from calidrift_analyzer.collect import collect
 from calidrift_analyzer.config import AnalyzerConfig, ModelContract, load_config
@@ -75,8 +76,7 @@ def _pool(config: AnalyzerConfig, model: str, out: Output) -> StoredPool:
     with Store.open(config.database) as store:
         with out.progress("collecting"):
             collected = collect(config.state_dirs, store)
-        for skipped in collected.skipped:
-            out.note(f"skipped {skipped.path}: {skipped.reason}")
+        note_skipped(out, collected)
         observed = store.observed(model)
         if not observed:
             listed = ", ".join(str(folder) for folder in config.state_dirs) or "none"
@@ -167,12 +167,19 @@ def _show(out: Output, contract: ModelContract, stored: StoredPool, selection: S
         )
         by = ", ".join(f"{name or 'no segment'} {n}" for name, n in selection.by_segment.items())
         out.show(f"by segment: {by}")
-    removed = selection.value / selection.attainable if selection.attainable > 0 else 1.0
-    out.show(
-        f"certificate: at least {share(selection.certificate)} of what the best choice within the "
-        f"budget would remove; the picks remove {share(removed)} of the clipped energy that all "
-        "captured requests could"
-    )
+    if selection.attainable > 0:
+        out.show(
+            f"certificate: at least {share(selection.certificate)} of what the best choice within "
+            f"the budget would remove; the picks remove "
+            f"{share(selection.value / selection.attainable)} of the clipped energy that all "
+            "captured requests could"
+        )
+    elif not selection.ids:
+        what = "captured request is inside the observed bounds"
+        what = "such request was kept out" if selection.uncovered else what
+        out.show(f"nothing to pick: every {what}")
+    else:
+        out.show("the picks remove no clipped energy that could be predicted")
     for one in selection.suspicious:
         out.note(
             f"kept out {one.id} ({one.reason.replace('_', ' ')}): maximum "

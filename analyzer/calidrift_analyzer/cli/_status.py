@@ -1,17 +1,20 @@
 """`calidrift status`."""
 
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 from calidrift_agent._command_line import Invocation
 from calidrift_analyzer.cli._assessed import assess_models, interval_text
-from calidrift_analyzer.cli._output import Output, number, share
+from calidrift_analyzer.cli._output import Output, count, decibels, number, share
 from calidrift_analyzer.config import load_config
-from calidrift_analyzer.records import Interval, ModelAssessment, PointAssessment
+from calidrift_analyzer.records import Interval, ModelAssessment, PointAssessment, Verdict
 
 __all__ = ["show_status", "status"]
+
+_HEADINGS: Final = ("point", "verdict", "ΔSQNR dB", "exceedance", "evidence")
+_WIDE_HEADINGS: Final = ("95 % interval", "SQNR dB", "clipped energy")
 
 
 def status(
@@ -37,50 +40,56 @@ def show_status(output: Output, assessment: ModelAssessment) -> None:
     """Write one model for people: its verdict in words, then its points, worst first."""
     output.show(f"{assessment.model}: {assessment.verdict}", assessment.sentence)
     if assessment.points:
+        output.show(_observed(assessment))
         output.table(
-            _title(assessment),
-            (
-                "point",
-                "verdict",
-                "ΔSQNR dB",
-                "SQNR dB",
-                "exceedance",
-                "95 % interval",
-                "clipped energy",
-                "coverage",
-                "evidence",
-            ),
-            [_row(point, assessment) for point in assessment.points],
+            "points, worst first",
+            [*_HEADINGS, *(_WIDE_HEADINGS if output.wide else ())],
+            [
+                [*_row(point), *(_wide_row(point) if output.wide else ())]
+                for point in assessment.points
+            ],
         )
-        for point in assessment.points:
-            if point.verdict is assessment.verdict or point.alarm is not None:
-                output.show(f"  {point.name}: {point.sentence}")
+        said = [point for point in assessment.points if _is_notable(point)]
+        for point in said or assessment.points[:1]:
+            output.show(f"- {point.name}: {point.sentence}")
     for line in (*_limits(assessment), f"next: {assessment.next_step}"):
         output.show(line)
 
 
-def _title(assessment: ModelAssessment) -> str:
+def _observed(assessment: ModelAssessment) -> str:
     ratio = share(assessment.sampling_ratio)
     return (
-        f"{assessment.units:,} units observed of {assessment.served:,} requests ({ratio} sampled), "
-        f"until {_moment(assessment.last_ns)}"
+        f"observed: {count(assessment.units, 'unit')} of {count(assessment.served, 'request')} "
+        f"({ratio} sampled), until {_moment(assessment.last_ns)}"
     )
 
 
-def _row(point: PointAssessment, assessment: ModelAssessment) -> tuple[object, ...]:
-    evidence = None
-    if point.log10_evidence is not None:
-        evidence = f"10^{point.log10_evidence:.1f} of 10^{assessment.log10_threshold:.1f}"
+def _is_notable(point: PointAssessment) -> bool:
+    """Whether the table alone does not say enough about a point."""
+    return (
+        point.alarm is not None
+        or point.suspected
+        or point.nan_elements + point.infinite_elements > 0
+        or point.verdict is Verdict.BLIND
+    )
+
+
+def _row(point: PointAssessment) -> tuple[object, ...]:
+    verdict = point.verdict.replace("_", " ")
     return (
         point.name,
-        point.verdict.replace("_", " "),
-        None if point.sqnr_change_db is None else f"{point.sqnr_change_db:+.1f}",
-        None if point.sqnr_production_db is None else f"{point.sqnr_production_db:.1f}",
+        f"{verdict}, suspected" if point.suspected else verdict,
+        decibels(point.sqnr_change_db, sign="+"),
         share(point.exceedance.estimate) if point.exceedance else None,
+        None if point.log10_evidence is None else f"10^{point.log10_evidence:.1f}",
+    )
+
+
+def _wide_row(point: PointAssessment) -> tuple[object, ...]:
+    return (
         _bounds(point.exceedance),
+        decibels(point.sqnr_production_db),
         share(point.clipped_energy),
-        share(point.coverage.estimate) if point.coverage else None,
-        evidence,
     )
 
 
@@ -100,6 +109,11 @@ def _limits(assessment: ModelAssessment) -> list[str]:
         lines.append(
             f"first alarm at {_moment(alarm.end_ns)}, after {alarm.observed:,} observed units "
             f"of {alarm.served:,} served requests"
+        )
+    if any(point.log10_evidence is not None for point in assessment.points):
+        lines.append(
+            f"alarm where evidence reaches 10^{assessment.log10_threshold:.1f} (at most "
+            f"{share(assessment.alpha)} false alarms over the whole life, all points together)"
         )
     if assessment.detectable_exceedance is not None:
         line = f"smallest exceedance that can ever alarm: {share(assessment.detectable_exceedance)}"

@@ -8,8 +8,8 @@ import typer
 
 from calidrift_agent._command_line import Invocation
 from calidrift_analyzer.cli._output import Output, number, share
-from calidrift_analyzer.cli._workbench import load_candidates, save_report
 from calidrift_analyzer.config import load_config
+from calidrift_analyzer.cycle import load_candidates, save_report
 from calidrift_analyzer.errors import RefusedError
 from calidrift_analyzer.records import Figure, ValidationReport, ValidationRow, record_document
 from calidrift_analyzer.store import Store

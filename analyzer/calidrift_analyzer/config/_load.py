@@ -85,7 +85,7 @@ def _find(path: Path | str | None, variables: Mapping[str, str]) -> Path | None:
     named = path or _environment.config_path(variables)
     if named is None:
         found = Path.cwd() / CONFIG_NAME
-        return found if found.is_file() else None
+        return found if found.exists() else None
     found = Path(named).expanduser().absolute()
     if not found.exists():
         said = "--config" if path else _environment.CALIDRIFT_CONFIG

@@ -129,6 +129,14 @@ def test_without_uncovered_traffic_nothing_is_picked(served):
     assert document["captured"] > 0
 
 
+def test_people_read_that_there_is_nothing_to_pick(served):
+    status, out, _ = served(loud=0.5).run("select")
+
+    assert status == 0
+    assert "nothing to pick: every captured request is inside the observed bounds" in out
+    assert "certificate" not in out
+
+
 @pytest.mark.parametrize(
     ("name", "words", "told"),
     [

@@ -99,7 +99,7 @@ def test_coverage_by_segment_and_point(watched):
     assert status == 0
     assert out.index("night") < out.index("day")
     assert out.index("fc:input") < out.index("conv1:input")
-    assert "of 60 observed units are inside the observed bounds" in out
+    assert "of 60 observed units stayed inside the observed bounds" in out
     _, document = watched.json("coverage")
     segments = document["models"][0]["segments"]
     assert [one["name"] for one in segments] == ["night", "day"]

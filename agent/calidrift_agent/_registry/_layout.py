@@ -1,0 +1,184 @@
+"""Where things are in a registry.
+
+    <registry>/<model>/current                 pointer: which version serves
+    <registry>/<model>/versions/<id>/          model.pt2, profile.json, report.json, manifest.json
+    <registry>/<model>/versions/<number>.partial/   a promotion that has not finished
+
+A version's id is its number and the start of its manifest's sha256, and the manifest holds the
+sha256 of every other file: the name of a folder says what must be in it.
+"""
+
+import json
+import re
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Final, final
+
+from calidrift_agent.errors import ConfigurationError, RegistryError
+
+MODEL_FILE: Final = "model.pt2"
+PROFILE_FILE: Final = "profile.json"
+REPORT_FILE: Final = "report.json"
+MANIFEST_FILE: Final = "manifest.json"
+
+FORMAT: Final = 1
+PARTIAL: Final = ".partial"
+_POINTER: Final = "current"
+_LOCK: Final = ".lock"
+_VERSIONS: Final = "versions"
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_ID: Final = re.compile(r"(\d{6,})-([0-9a-f]{16})")
+_DIGEST: Final = re.compile(r"[0-9a-f]{64}")
+_ID_DIGITS: Final = 16
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Pointer:
+    """What the pointer file says.
+
+    Attributes:
+        version: The version that serves.
+        manifest_sha256: sha256 of its manifest.
+    """
+
+    version: str
+    manifest_sha256: str
+
+    def to_json(self) -> str:
+        """The content of the pointer file."""
+        content = {
+            "format": FORMAT,
+            "version": self.version,
+            "manifest_sha256": self.manifest_sha256,
+        }
+        return json.dumps(content, indent=2) + "\n"
+
+
+@final
+class VersionLayout:
+    """Paths of one model in a registry.
+
+    Args:
+        registry: The registry's folder.
+        model: Name of the model.
+
+    Raises:
+        ConfigurationError: The name of the model cannot be a folder's.
+    """
+
+    __slots__ = ("model", "root")
+
+    def __init__(self, registry: str | PathLike[str], model: str) -> None:
+        if not _NAME.fullmatch(model):
+            raise ConfigurationError(
+                f"{model!r} is not a name of a model; allowed are up to 64 letters, digits and "
+                "._- after a letter or digit"
+            )
+        self.model = model
+        self.root = Path(registry) / model
+
+    @property
+    def pointer(self) -> Path:
+        """The pointer file."""
+        return self.root / _POINTER
+
+    @property
+    def lock(self) -> Path:
+        """The file that promotions and rollbacks lock."""
+        return self.root / _LOCK
+
+    @property
+    def versions(self) -> Path:
+        """The folder of all versions."""
+        return self.root / _VERSIONS
+
+    def version(self, identity: str) -> Path:
+        """The folder of one version.
+
+        Raises:
+            RegistryError: This is no version's id (in particular no path).
+        """
+        if not _ID.fullmatch(identity):
+            raise RegistryError(
+                f"{identity!r} is not a version of {self.model}; a version looks like "
+                "000001-0123456789abcdef"
+            )
+        return self.versions / identity
+
+    def partial(self, number: int) -> Path:
+        """The folder in which version `number` is being written."""
+        return self.versions / f"{number:06d}{PARTIAL}"
+
+    def identities(self) -> list[str]:
+        """Ids of all finished versions, damaged ones included, oldest first."""
+        try:
+            found = [entry.name for entry in self.versions.iterdir() if _ID.fullmatch(entry.name)]
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise RegistryError(
+                f"{self.versions} cannot be listed ({error.strerror}); check its permissions"
+            ) from error
+        return sorted(found, key=number_of)
+
+
+def number_of(identity: str) -> int:
+    """Number of a version.
+
+    >>> number_of("000012-0123456789abcdef")
+    12
+    """
+    return int(identity.partition("-")[0])
+
+
+def identity_of(number: int, manifest_sha256: str) -> str:
+    """Id of a version.
+
+    >>> identity_of(1, "ab" * 32)
+    '000001-abababababababab'
+    """
+    return f"{number:06d}-{manifest_sha256[:_ID_DIGITS]}"
+
+
+def digest_prefix(identity: str) -> str:
+    """Start of the manifest's sha256 that a version's id promises."""
+    return identity.partition("-")[2]
+
+
+def read_pointer(layout: VersionLayout) -> Pointer | None:
+    """Read the pointer of a model; `None` where nothing was ever promoted.
+
+    Raises:
+        RegistryError: It cannot be read or is damaged.
+    """
+    try:
+        text = layout.pointer.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise RegistryError(
+            f"{layout.pointer} cannot be read ({error}); restore it, or name a version with "
+            "`calidrift rollback --to`"
+        ) from error
+    match _parsed(text):
+        case {"format": int(number), **__} if number > FORMAT:
+            raise RegistryError(
+                f"{layout.pointer} has format {number}, but this version reads up to {FORMAT}; "
+                "update calidrift here"
+            )
+        case {"format": 1, "version": str(version), "manifest_sha256": str(digest)} if (
+            _ID.fullmatch(version) and _DIGEST.fullmatch(digest)
+        ):
+            return Pointer(version, digest)
+    raise RegistryError(
+        f"{layout.pointer} is damaged: it names no version; name one with `calidrift rollback --to`"
+    )
+
+
+def _parsed(text: str) -> object:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None

@@ -1,0 +1,5 @@
+"""Versions in and out of service: written beside, verified, switched by one rename."""
+
+from calidrift_analyzer.promote._promote import promote, rollback
+
+__all__ = ["promote", "rollback"]

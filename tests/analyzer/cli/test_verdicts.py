@@ -1,0 +1,297 @@
+"""What `calidrift status` and `coverage` say for every verdict, word for word.
+
+The words stand in `verdicts.txt`, with tables as on a terminal of 80 columns.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from calidrift_agent._profile import CalibrationProfile, ClipBound
+from calidrift_agent._state import Window
+from calidrift_agent._vocabulary import CountColumn
+from calidrift_analyzer.cli import _output
+from calidrift_analyzer.records import Verdict
+from calidrift_analyzer.store import Store
+
+GOLDEN = Path(__file__).with_name("verdicts.txt")
+LONG = "features.layer3.1.downsample.conv2:input"
+POINTS = ("fc:input", LONG)
+
+
+@dataclass
+class Scene:
+    """A database made by hand, and the commands that read it."""
+
+    shop: object
+    traffic: object
+    profile: CalibrationProfile | None = None
+
+    def calibrate(self, units: int, **changes):
+        """Ramps that all units share: the largest is 1, the bound is 1, whatever the rank."""
+        self.profile = self.traffic.profile({name: ramp([1.0] * units) for name in POINTS})
+        self.change(**changes)
+
+    def change(self, **changes):
+        points = {name: replace(one, **changes) for name, one in self.profile.points.items()}
+        self.profile = replace(self.profile, points=points)
+
+    def serve(self, *scales: tuple[float, float], units=10, change=None, keep=True):
+        """One window for each pair of scales; `change(window)` may edit each of them."""
+        with Store.open(self.shop.root / "x.duckdb") as store:
+            digest = self.profile.digest if self.profile else ""
+            windows = []
+            for number, pair in enumerate(scales):
+                values = [ramp([scale] * units) for scale in pair]
+                bounds = [1.0, 1.0] if self.profile else [None, None]
+                windows.append(self.traffic.unit_window(number, values, bounds, seen=1000))
+                if change is not None:
+                    change(windows[-1])
+            meta = self.traffic.meta(points=POINTS, profile=digest)
+            store.ingest(meta, windows, batch=store.next_batch())
+            if self.profile and keep:
+                store.put_profile(self.profile)
+
+    def said(self, command="status") -> str:
+        """The answer for people."""
+        status, out, err = self.shop.run(command, "net")
+        assert (status, err) == (0, "")
+        return "\n".join(line.rstrip() for line in out.splitlines())
+
+    def model(self):
+        _, document = self.shop.json("status", "net")
+        return document["models"][0]
+
+
+def ramp(scales) -> np.ndarray:
+    """Units of 64 elements, evenly spread from -scale to scale."""
+    return np.linspace(-1.0, 1.0, 64) * np.asarray(scales)[:, None]
+
+
+@pytest.fixture
+def scene(shop, traffic):
+    shop.configure('[analyzer]\nstate_dirs = []\ndatabase = "x.duckdb"\n[models.net]\n' + CONTRACT)
+    return Scene(shop, traffic)
+
+
+CONTRACT = """
+factory = "shop_code:build"
+example_inputs = "shop_code:example"
+calibration = "shop_code:calibration"
+evaluate = "shop_code:evaluate"
+"""
+
+
+def harmful(scene):
+    scene.calibrate(512)
+    scene.serve((1.0, 1.0), (1.0, 4.0))
+
+
+def harmless(scene):
+    scene.calibrate(512, clip_bound=ClipBound.of_quantizer(8.0 / 255, 128, 0, 255, "uint8"))
+    scene.serve((1.0, 1.5), (1.0, 1.5))
+
+
+def unknown_harm(scene):
+    scene.calibrate(512, clip_bound=None, sketch=None)
+    scene.serve((1.0, 4.0))
+
+
+def calm(scene):
+    scene.calibrate(512)
+    scene.serve((1.0, 0.9), (0.9, 0.9))
+
+
+def just_short(scene):
+    """All there is exceeds a hundredfold, but two units prove little beside a small reference."""
+    scene.calibrate(30)
+    scene.serve((0.9, 100.0), units=1)
+
+
+def lone_harm(scene):
+    """One unit in two hundred: chance explains it, the fall of SQNR hurts all the same."""
+    scene.calibrate(200)
+    scene.serve(*[(0.9, 0.9)] * 19, units=10)
+    with Store.open(scene.shop.root / "x.duckdb") as store:
+        values = [ramp([0.9]), ramp([100.0])]
+        window = scene.traffic.unit_window(0, values, [1.0, 1.0], seen=1000)
+        meta = scene.traffic.meta(points=POINTS, profile=scene.profile.digest)
+        store.ingest(meta, [window], batch=store.next_batch())
+
+
+def learning(scene):
+    scene.calibrate(8)
+    scene.serve((0.9, 0.9))
+
+
+def learning_never(scene):
+    scene.calibrate(1)
+    scene.serve((0.9, 100.0))
+
+
+def no_reference(scene):
+    scene.serve((1.0, 1.0))
+
+
+def not_collected(scene):
+    scene.calibrate(64)
+    scene.serve((1.0, 1.0), keep=False)
+
+
+def ranges_only(scene):
+    scene.calibrate(64, observed_bound=None, sketch=None)
+    scene.serve((1.0, 1.0))
+
+
+def harm_without_reference(scene):
+    scene.calibrate(64, observed_bound=None)
+    scene.serve((1.0, 100.0))
+
+
+def blind(scene):
+    def silence(window: Window):
+        window.counts[1] = 0
+        window.cells[1] = 0
+
+    scene.calibrate(512)
+    scene.serve((1.0, 1.0), change=silence)
+
+
+def not_finite(scene):
+    def spoil(window: Window):
+        window.counts[1, CountColumn.NAN] = 7
+        window.counts[1, CountColumn.INF] = 1
+
+    scene.calibrate(512)
+    scene.serve((1.0, 1.0), change=spoil)
+
+
+def not_finite_alarm(scene):
+    def spoil(window: Window):
+        window.counts[1, CountColumn.NAN] = 1200
+
+    scene.calibrate(512)
+    scene.serve((1.0, 4.0), change=spoil)
+
+
+def no_data(scene):
+    pass
+
+
+SCENES: dict[str, Callable[[Scene], None]] = {
+    scene.__name__: scene
+    for scene in (
+        harmful,
+        harmless,
+        unknown_harm,
+        calm,
+        just_short,
+        lone_harm,
+        learning,
+        learning_never,
+        no_reference,
+        not_collected,
+        ranges_only,
+        harm_without_reference,
+        blind,
+        not_finite,
+        not_finite_alarm,
+        no_data,
+    )
+}
+
+
+def golden() -> dict[str, str]:
+    """The expected answers: `@@ command scene`, then the text."""
+    sections = GOLDEN.read_text(encoding="utf-8").split("@@ ")[1:]
+    pairs = (section.split("\n", 1) for section in sections)
+    return {name: text.rstrip("\n") for name, text in pairs}
+
+
+@pytest.mark.parametrize("name", SCENES)
+def test_status_word_for_word(scene, monkeypatch, name):
+    monkeypatch.setattr(_output, "_WIDTH_OF_A_FILE", 80)
+    SCENES[name](scene)
+    assert scene.said() == golden()[f"status {name}"]
+
+
+@pytest.mark.parametrize("name", ["harmful", "blind", "harm_without_reference"])
+def test_coverage_word_for_word(scene, monkeypatch, name):
+    monkeypatch.setattr(_output, "_WIDTH_OF_A_FILE", 80)
+    SCENES[name](scene)
+    assert scene.said("coverage") == golden()[f"coverage {name}"]
+
+
+def test_there_is_a_text_for_every_verdict():
+    text = GOLDEN.read_text(encoding="utf-8")
+    assert [one for one in Verdict if f"net: {one}\n" not in text] == []
+
+
+def test_every_column_stands_in_a_wide_table(scene):
+    harmful(scene)
+    said = scene.said()
+    assert LONG in said.split("\n- ")[0]
+    for heading in ("95 % interval", "SQNR dB", "clipped energy"):
+        assert heading in said
+
+
+def test_suspicion_for_machines(scene):
+    just_short(scene)
+    model = scene.model()
+    worst, calm_one = model["points"]
+    assert (model["verdict"], worst["name"]) == ("not_drifted", LONG)
+    assert (worst["verdict"], worst["suspected"]) == ("not_drifted", True)
+    assert worst["exceedances_to_alarm"] == 1
+    assert worst["log10_evidence"] < model["log10_threshold"]
+    assert not calm_one["suspected"]
+
+
+def test_so_many_more_units_raise_the_alarm(scene):
+    scene.calibrate(12)
+    scene.serve((0.9, 100.0), units=1)
+    more = scene.model()["points"][0]["exceedances_to_alarm"]
+    assert more > 1
+    for _ in range(more):
+        assert scene.model()["alarm"] is None
+        scene.serve((0.9, 100.0), units=1)
+    assert scene.model()["alarm"]["units"] == more + 1
+    assert scene.model()["points"][0]["exceedances_to_alarm"] is None
+
+
+def test_not_finite_values_for_machines(scene):
+    not_finite(scene)
+    point = scene.model()["points"][0]
+    assert (point["name"], point["nan_elements"], point["infinite_elements"]) == (LONG, 7, 1)
+
+
+def test_evidence_that_has_faded_is_no_suspicion(scene):
+    """The largest evidence is kept; whether a point is suspected is a matter of today."""
+    scene.calibrate(30)
+    scene.serve((0.9, 1.01), *[(0.9, 0.9)] * 300, units=1)
+    point = next(one for one in scene.model()["points"] if one["name"] == LONG)
+    assert math.isclose(point["log10_evidence"], math.log10(31 / 2), rel_tol=1e-9)
+    assert not point["suspected"]
+
+
+def test_two_versions_at_the_same_time_are_told(scene):
+    """A rolling update: the profile that reported last is judged, the other one is not hidden."""
+    scene.calibrate(64)
+    scene.serve((0.9, 0.9), (0.9, 0.9), (0.9, 0.9))
+    scene.calibrate(65)
+    scene.serve((0.9, 0.9), (0.9, 0.9))
+    status, _, err = scene.shop.run("status", "net")
+    assert status == 0
+    assert "is not part of it: some processes serve another version" in err
+
+
+def test_a_skipped_file_is_named_once(shop):
+    shop.configure('[analyzer]\nstate_dirs = ["state"]\n[models.net]\n' + CONTRACT)
+    (shop.root / "state").mkdir()
+    (shop.root / "state" / "cut.state").write_bytes(b"CALI")
+    _, _, err = shop.run("status")
+    assert err.count("cut.state") == 1
+    assert err.startswith("skipped: state file")
