@@ -79,8 +79,6 @@ class WindowFlag(IntFlag):
     """Closed before its UTC-aligned end (flush, close, or a full slot)."""
     COARSE = 2
     """Stands for several windows that the ring had overwritten: counts exact, extremes too wide."""
-    SPLIT = 4
-    """Carries the rest of the previous window, whose sketches did not fit into one slot."""
 
 
 class CountColumn(IntEnum):

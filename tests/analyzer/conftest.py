@@ -146,3 +146,156 @@ class Traffic:
 @pytest.fixture
 def traffic() -> Traffic:
     return Traffic()
+
+
+TINY_CODE = '''
+import numpy as np
+import torch
+from torch import nn
+
+from calidrift_analyzer.recalibrate import Evaluation
+
+torch.set_num_threads(1)
+PATTERNS = torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+class Block(nn.Module):
+    def __init__(self, channels):
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.relu = nn.ReLU()
+
+    def forward(self, x):
+        y = self.relu(self.bn1(self.conv1(x)))
+        return self.relu(self.bn2(self.conv2(y)) + x)
+
+
+class Tiny(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(1, 16, 3, padding=1)
+        self.block = Block(16)
+        self.head = nn.Linear(16 * 64, 4)
+
+    def features(self, x):
+        return self.block(torch.relu(self.stem(x))).flatten(1)
+
+    def forward(self, x):
+        return self.head(self.features(x))
+
+
+def data(rows, seed, light=(1.0, 3.0)):
+    """Patterns of four classes under noise, by day (bright) and by night."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(rows) % 4
+    noise = torch.randn(rows, 1, 8, 8, generator=generator)
+    scale = torch.where(torch.arange(rows) // 4 % 2 == 0, *light)[:, None, None, None]
+    return (PATTERNS[labels] + 0.5 * noise) * scale, labels
+
+
+def factory():
+    torch.manual_seed(1)
+    model = Tiny().eval()
+    with torch.no_grad():
+        x, labels = data(400, 2)
+        found = model.features(x)
+        wanted = nn.functional.one_hot(labels, 4).float()
+        gram = found.T @ found + 10.0 * torch.eye(found.shape[1])
+        model.head.weight.copy_(torch.linalg.solve(gram, found.T @ wanted).T)
+        model.head.bias.zero_()
+    return model
+
+
+def example_inputs():
+    return (data(16, 3)[0],)
+
+
+def calibration():
+    yield from data(512, 4)[0].split(64)
+
+
+def by_night():
+    yield from data(256, 4, (1.0, 1.0))[0].split(64)
+
+
+def evaluate(model, split):
+    x, labels = data(200, {"select": 5, "gate": 6, "report": 7}[split])
+    model.eval()
+    device = next(model.parameters()).device
+    correct = [
+        (model(part.to(device)).argmax(1) == wanted).numpy()
+        for part, wanted in zip(x.split(48), labels.split(48))
+    ]
+    segments = ["night" if row // 4 % 2 == 0 else "day" for row in range(200)]
+    return Evaluation(correct=np.concatenate(correct), segments=segments)
+
+
+def without_labels(model, split):
+    model(data(200, {"select": 5, "gate": 6, "report": 7}[split])[0])
+    return Evaluation()
+
+
+def raises(model, split):
+    raise RuntimeError("the labels are gone")
+
+
+def never_runs(model, split):
+    return Evaluation(correct=[True])
+
+
+calls = 0
+
+
+def moody(model, split):
+    global calls
+    calls += 1
+    x, labels = data(100 + calls, 5)
+    return Evaluation(correct=(model(x).argmax(1) == labels).numpy())
+
+
+def kills(model, split):
+    import os
+    os.kill(os.getpid(), 9)
+'''
+
+
+@pytest.fixture(scope="session")
+def tiny_contract(tmp_path_factory):
+    """The contract of a tiny residual CNN; its user code can be varied by `dataclasses.replace`."""
+    from calidrift_analyzer.config import ModelContract
+
+    root = tmp_path_factory.mktemp("tiny")
+    (root / "tiny_user.py").write_text(TINY_CODE, encoding="utf-8")
+    return ModelContract(
+        name="tiny",
+        root=root,
+        factory="tiny_user:factory",
+        example_inputs="tiny_user:example_inputs",
+        calibration="tiny_user:calibration",
+        evaluate="tiny_user:evaluate",
+        registry=root / "registry",
+        min_size_ratio=3.5,
+        coverage_target=0.9,
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_candidates(tiny_contract, tmp_path_factory):
+    """Its candidates: every estimator from samples, one from sketches alone."""
+    from calidrift_analyzer.ranges import Estimator
+    from calidrift_analyzer.recalibrate import recalibrate
+    from calidrift_analyzer.records import Production
+
+    folder = tmp_path_factory.mktemp("candidates")
+    sampled = recalibrate(tiny_contract, folder)
+    profile = CalibrationProfile.load(sampled[0].path / "profile.json")
+    production = Production(
+        {name: point.sketch for name, point in profile.points.items()}, profile.units
+    )
+    sketched = recalibrate(
+        tiny_contract, folder, production=production, samples=None, estimators=[Estimator.MSE]
+    )
+    return (*sampled, *sketched)

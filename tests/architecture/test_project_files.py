@@ -4,6 +4,8 @@ import re
 import tomllib
 from pathlib import Path
 
+import pytest
+
 import calidrift_agent
 
 SKIPPED = {".git", ".venv", "__pycache__", "build", "dist", "node_modules"}
@@ -38,7 +40,9 @@ def versions(root: Path) -> set[str]:
     """The version of the distribution, and the newest one of the changelog if it is released."""
     project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     headings = re.findall(
-        r"^## (\S+)", (root / "CHANGELOG.md").read_text(encoding="utf-8"), flags=re.MULTILINE
+        r"^## \[?([^\s\]]+)",
+        (root / "CHANGELOG.md").read_text(encoding="utf-8"),
+        flags=re.MULTILINE,
     )
     newest = [heading for heading in headings[:1] if heading != "Unreleased"]
     return {project["version"], *newest}
@@ -48,9 +52,10 @@ def test_the_versions_agree(project):
     assert versions(project) == {calidrift_agent.__version__}
 
 
-def test_a_changelog_of_another_version_is_found(plant):
+@pytest.mark.parametrize("heading", ["1.1", "[1.1]", "[1.1] - Unreleased"])
+def test_a_changelog_of_another_version_is_found(plant, heading):
     plant("pyproject.toml", '[project]\nversion = "1.0"')
-    root = plant("CHANGELOG.md", "# Changelog\n\n## 1.1\n\n## 1.0\n")
+    root = plant("CHANGELOG.md", f"# Changelog\n\n## {heading}\n\n## 1.0\n")
 
     assert versions(root) == {"1.0", "1.1"}
 
@@ -58,7 +63,7 @@ def test_a_changelog_of_another_version_is_found(plant):
 def test_the_changelog_has_a_section_to_write_into(project):
     text = (project / "CHANGELOG.md").read_text(encoding="utf-8")
 
-    assert re.search(r"^## (Unreleased|\d+\.\d+\.\d+)", text, flags=re.MULTILINE)
+    assert re.search(r"^## \[?(Unreleased|\d+\.\d+\.\d+)", text, flags=re.MULTILINE)
 
 
 def test_no_file_names_the_place_where_it_was_written(project):

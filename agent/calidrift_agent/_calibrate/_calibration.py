@@ -35,8 +35,8 @@ class CalibrateOptions:
     """Rarer settings of `calibrate`.
 
     Attributes:
-        rank: The observed bound is the rank-th largest unit absmax, 1 to 32. With rank 1 and
-            n = 300 units of the same traffic, a new unit exceeds it with probability 1 / 301.
+        rank: The observed bound is the rank-th largest finite unit absmax, 1 to 32. With rank 1
+            and n = 300 units of the same traffic, a new unit exceeds it with probability 1 / 301.
         outputs: Also observe outputs of convolution and linear layers (eager models).
         data_fingerprint: What identifies the calibration data, noted in the profile.
         preprocessing: What identifies the preprocessing; a profile with another one is refused.
@@ -48,11 +48,17 @@ class CalibrateOptions:
     preprocessing: str = ""
 
     def __post_init__(self) -> None:
-        if not 1 <= self.rank <= TOP_LIMIT:
+        if type(self.rank) is not int or not 1 <= self.rank <= TOP_LIMIT:
             raise ConfigurationError(
-                f"rank is {self.rank}, but only ranks 1 to {TOP_LIMIT} are kept; choose one of "
+                f"rank is {self.rank!r}, but only ranks 1 to {TOP_LIMIT} are kept; choose one of "
                 "these"
             )
+        for name in ("data_fingerprint", "preprocessing"):
+            if not isinstance(getattr(self, name), str):
+                raise ConfigurationError(
+                    f"{name} is {getattr(self, name)!r}, but must be a text; give a version or a "
+                    "digest"
+                )
 
 
 def calibrate(
@@ -64,8 +70,8 @@ def calibrate(
     converted PT2E graph is interpreted twice per batch: once with its activation quantizers
     bypassed (bounds and sketches: what the values would be without quantization) and once as
     served (rail rates); its clip bounds are read from the graph. Either way every row of a batch
-    is one unit and every element is in the sketch. NaN and infinite values are counted in the
-    sketch and are in no bound.
+    is one unit and every element is in the sketch. A unit with a NaN or an infinity counts as
+    infinitely large: no bound becomes infinite by it, but the bound's rank grows by one.
 
     Args:
         model: An eager `nn.Module` in eval mode (also behind `torch.compile`), or what
@@ -76,7 +82,7 @@ def calibrate(
         options: Rarer settings.
 
     Returns:
-        The profile. Points that never fired, or had no finite value, are in it without a bound,
+        The profile. Points that never fired, or had no finite unit, are in it without a bound,
         listed by `CalibrationProfile.unobserved` and logged as a warning.
 
     Raises:
@@ -219,12 +225,13 @@ def _report_unobserved(points: list[PointProfile]) -> None:
         return
     if all(point.sketch is None for point in points):
         raise AttachError(
-            f"none of the {len(points)} points fired: the forward does not call these modules; "
-            "give the module that is really run (behind a wrapper, the inner one)"
+            f"none of the {len(points)} points fired with a dense floating-point tensor: the "
+            "forward does not call these modules (give the one that is really run: behind a "
+            "wrapper, the inner one) or feeds them nested or sparse tensors (pad them)"
         )
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     _LOG.warning(
-        "calibration: no bound for %s%s: never reached, or without a finite value",
+        "calibration: no bound for %s%s: never reached, or without a finite unit",
         ", ".join(names[:_SHOWN]),
         more,
     )

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from threading import get_ident
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -11,6 +13,7 @@ from calidrift_agent._points import Observe, Point
 from calidrift_agent._vocabulary import Role
 
 _Hook = Callable[..., None]
+_NO_KEYWORDS: Mapping[str, Any] = MappingProxyType({})
 
 
 @contextmanager
@@ -18,8 +21,10 @@ def hooked(model: nn.Module, points: Sequence[Point], observe: Observe) -> Itera
     """Call `observe` with the index and tensor of each point that fires inside the block.
 
     The hooks come last, so they see what the module itself sees. On leaving, also by an error,
-    the model's hook tables are what they were.
+    the model's hook tables are what they were. Other threads may run the model meanwhile: their
+    calls are not observed.
     """
+    observe = _only_here(observe)
     with ExitStack() as stack:
         for index, point in enumerate(points):
             module = model.get_submodule(point.module)
@@ -49,9 +54,20 @@ def _is_compiled(module: nn.Module) -> bool:
     return module._compiled_call_impl is not None or "_orig_mod" in module._modules
 
 
+def _only_here(observe: Observe) -> Observe:
+    here = get_ident()
+
+    def gated(index: int, tensor: torch.Tensor) -> None:
+        if get_ident() == here:
+            observe(index, tensor)
+
+    return gated
+
+
 def _input_hook(index: int, observe: Observe) -> _Hook:
-    def hook(_: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-        value = args[0] if args else next(iter(kwargs.values()), None)
+    # Without keywords torch calls it where another thread is just passing a hook being removed.
+    def hook(_: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any] = _NO_KEYWORDS) -> None:
+        value = args[0] if args else kwargs.get("input", next(iter(kwargs.values()), None))
         if isinstance(value, torch.Tensor):
             observe(index, value)
 

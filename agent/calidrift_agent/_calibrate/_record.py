@@ -35,14 +35,14 @@ class UnitRecorder:
         self._last = None
 
     def observe(self, index: int, tensor: torch.Tensor) -> None:
-        """Note the tensor of a point; tensors of integers are left alone."""
-        if not tensor.is_floating_point():
+        """Note the tensor of a point; one that production passes over is left alone here too."""
+        if not _is_observable(tensor):
             return
         if self._last is None or not self._last.holds(tensor):
             self._last = _Measured(tensor.detach(), self._rows)
         absmax, sketch = self._last.absmax, self._last.sketch
         earlier = self._open.get(index)
-        self._open[index] = absmax if earlier is None else np.fmax(earlier, absmax)
+        self._open[index] = absmax if earlier is None else np.maximum(earlier, absmax)
         known = self._sketches[index]
         if known is None:
             self._sketches[index] = sketch.copy()
@@ -57,7 +57,7 @@ class UnitRecorder:
         self._last = None
 
     def bound(self, index: int, rank: int) -> ObservedBound | None:
-        """Return the observed bound of a point, None without a unit with a finite value."""
+        """Return the observed bound of a point, None without a finite unit."""
         units = self._absmax[index]
         return ObservedBound.from_absmax(np.concatenate(units), rank=rank) if units else None
 
@@ -107,6 +107,16 @@ class _Measured:
             and self._tensor.stride() == tensor.stride()
             and self._tensor.dtype == tensor.dtype
         )
+
+
+def _is_observable(tensor: torch.Tensor) -> bool:
+    """Whether it is a dense floating-point tensor with elements (a ragged one has no rows)."""
+    return (
+        tensor.is_floating_point()
+        and tensor.numel() > 0
+        and tensor.layout is torch.strided
+        and not tensor.is_nested
+    )
 
 
 def _version(tensor: torch.Tensor) -> int | None:

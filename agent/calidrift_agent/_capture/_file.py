@@ -13,6 +13,8 @@ import hashlib
 import json
 import math
 import os
+import re
+import stat
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -35,6 +37,7 @@ _INPUT: Final = "input:"
 _MAXIMA: Final = "maxima"
 _LENGTH: Final = struct.Struct("<Q")
 _MAX_FILE_BYTES: Final = 2**31
+_ID: Final = re.compile(r"[0-9a-f]{32}")
 _DTYPES: Final = frozenset(
     {"bool", "float16", "float32", "float64"}
     | {f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)}
@@ -124,7 +127,10 @@ def points_digest(points: tuple[str, ...]) -> str:
 def is_suitable(inputs: Mapping[str, object]) -> bool:
     """Whether there is something to keep and all of it is of a kind that the file can hold."""
     return bool(inputs) and all(
-        isinstance(array, np.ndarray) and array.dtype.name in _DTYPES for array in inputs.values()
+        str(name).isprintable()  # a redaction may name them as it likes
+        and isinstance(array, np.ndarray)
+        and array.dtype.name in _DTYPES
+        for name, array in inputs.items()
     )
 
 
@@ -166,7 +172,7 @@ def write_privately(path: Path, blob: bytes) -> None:
     Raises:
         OSError: It could not be written; nothing is left behind.
     """
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _make_privately(path.parent)
     temporary = path.with_name(f".{path.name}.tmp")
     flags = os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW
     try:
@@ -185,6 +191,13 @@ def write_privately(path: Path, blob: bytes) -> None:
         raise
 
 
+def _make_privately(folder: Path) -> None:
+    """Make a folder and those above it; `mkdir(parents=True)` leaves the latter to the umask."""
+    if not folder.is_dir():
+        _make_privately(folder.parent)
+        folder.mkdir(mode=0o700, exist_ok=True)
+
+
 def decode_capture(blob: bytes) -> Capture:
     """Read what `encode_capture` made; `inclusion` is that of the observation alone.
 
@@ -196,6 +209,8 @@ def decode_capture(blob: bytes) -> Capture:
         raise CaptureError("not a calidrift capture (a safetensors file of another kind)")
     try:
         version = int(text["version"])
+        if version < 1:
+            raise CaptureError(f"damaged: its format is {version}, but formats count from 1")
         if version > _VERSION:
             raise CaptureError(
                 f"written by a newer calidrift (format {version}, this one reads up to "
@@ -221,7 +236,13 @@ def decode_capture(blob: bytes) -> Capture:
             row=int(text["row"]),
             bfloat16=tuple(map(str, json.loads(text["bfloat16"]))),
         )
-    except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
+    except (
+        safetensors.SafetensorError,
+        KeyError,
+        RecursionError,
+        TypeError,
+        ValueError,
+    ) as error:
         if isinstance(error, CaptureError):
             raise
         raise CaptureError(f"damaged or cut short ({error})") from error
@@ -236,11 +257,24 @@ def read_bytes(path: Path) -> bytes:
         CaptureError: It cannot be read, or is larger than any capture.
     """
     try:
-        if path.stat().st_size > _MAX_FILE_BYTES:
-            raise CaptureError(f"larger than any capture ({_MAX_FILE_BYTES} bytes)")
-        return path.read_bytes()
+        # O_NONBLOCK: somebody's pipe among the captures must not hang the reader.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
         raise CaptureError(f"cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise CaptureError(f"cannot be read ({error})") from error
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise CaptureError("not a file")
+        if status.st_size > _MAX_FILE_BYTES:
+            raise CaptureError(f"larger than any capture ({_MAX_FILE_BYTES} bytes)")
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            return file.read()
+    except OSError as error:
+        raise CaptureError(f"cannot be read ({error.strerror})") from error
+    finally:
+        os.close(descriptor)
 
 
 def _metadata(blob: bytes) -> dict[str, str]:
@@ -271,3 +305,10 @@ def _require_consistent(capture: Capture, text: Mapping[str, str]) -> None:
         raise CaptureError(f"damaged: inclusion {capture.inclusion} is not a probability")
     if not capture.inputs:
         raise CaptureError("damaged: it holds no inputs")
+    if not _ID.fullmatch(capture.id):
+        raise CaptureError(f"damaged: its id {capture.id!r} is not one of ours")
+    if not (0 <= capture.row < 2**31 and abs(capture.time_ns) < 2**63):
+        raise CaptureError(f"damaged: row {capture.row} at {capture.time_ns} ns is impossible")
+    for name in capture.bfloat16:
+        if name not in capture.inputs or capture.inputs[name].dtype != np.uint16:
+            raise CaptureError(f"damaged: its input {name!r} holds no bfloat16 patterns")

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final, final
 
+from calidrift_agent._capture._file import read_bytes
 from calidrift_agent._vocabulary import CaptureKind
 from calidrift_agent.errors import CaptureError
 
@@ -62,11 +63,11 @@ def read_index(directory: Path | str) -> CaptureIndex | None:
         CaptureError: The file is damaged or written by a newer version.
     """
     path = Path(directory) / INDEX_NAME
-    try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not path.exists():
         return None
-    except (OSError, ValueError) as error:
+    try:
+        fields = json.loads(read_bytes(path))
+    except (CaptureError, RecursionError, ValueError) as error:
         raise CaptureError(f"capture index {path} cannot be read ({error})") from error
     try:
         version = fields.pop("version")
@@ -75,6 +76,11 @@ def read_index(directory: Path | str) -> CaptureIndex | None:
                 f"capture index {path} has format {version}, this calidrift reads {_VERSION}; "
                 "update the reader"
             )
-        return CaptureIndex(**fields)
+        index = CaptureIndex(**fields)
+        for name, value in asdict(index).items():
+            wanted = str if name in ("model", "profile", "points_digest") else int
+            if type(value) is not wanted or (isinstance(value, int) and value < 0):
+                raise TypeError(f"{name} is {value!r}")
+        return index
     except (AttributeError, KeyError, TypeError) as error:
         raise CaptureError(f"capture index {path} is damaged ({error})") from error

@@ -70,3 +70,16 @@ class CaptureOptions:
                 f"capture option inputs must be a tuple of names, got the text {self.inputs!r}; "
                 f"write ({self.inputs!r},)"
             )
+        if self.inputs is not None and not all(isinstance(name, str) for name in self.inputs):
+            raise ConfigurationError(
+                f"capture option inputs must be a tuple of names, got {self.inputs!r}; name the "
+                "inputs as the model's forward does"
+            )
+        if self.redact is not None and not callable(self.redact):
+            raise ConfigurationError(
+                f"capture option redact must be a function of the inputs, got {self.redact!r}"
+            )
+        if self.seed is not None and (type(self.seed) is not int or self.seed < 0):
+            raise ConfigurationError(
+                f"capture option seed must be a whole number of at least 0, got {self.seed!r}"
+            )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, final
 
@@ -165,7 +166,7 @@ class CaptureWriter:
                 redacted = self._options.redact(inputs)
             except Exception:  # the host's own function: without its word nothing is kept
                 return None
-            if redacted is None:
+            if not isinstance(redacted, Mapping):
                 return None
             inputs = redacted
         return inputs if is_suitable(inputs) else None

@@ -13,6 +13,8 @@ from pathlib import Path, PurePath
 from types import TracebackType
 from typing import Any, Self, TextIO, final
 
+from calidrift_agent.errors import ConfigurationError
+
 __all__ = ["Invocation", "PipeClosedError", "jsonable"]
 
 
@@ -88,6 +90,7 @@ class Invocation:
 
         Raises:
             RuntimeError: A document has been written before.
+            ConfigurationError: Standard output cannot be written.
         """
         if not self.json:
             return
@@ -101,6 +104,11 @@ class Invocation:
             stream.flush()
         except BrokenPipeError as error:
             raise PipeClosedError from error
+        except OSError as error:
+            raise ConfigurationError(
+                f"the JSON document cannot be written to standard output ({error.strerror}); send "
+                "it to a place that has room"
+            ) from error
 
 
 def jsonable(value: object) -> Any:

@@ -24,7 +24,7 @@ from calidrift_agent._command_line._application import UsageError, dispatch
 from calidrift_agent._command_line._invocation import Invocation, PipeClosedError
 from calidrift_agent._command_line._table import CommandTable, joined
 from calidrift_agent._vocabulary import ExitCode
-from calidrift_agent.errors import CalidriftError
+from calidrift_agent.errors import CalidriftError, ConfigurationError
 
 __all__ = ["main", "run"]
 
@@ -42,12 +42,25 @@ def main() -> NoReturn:
     if "--debug" not in sys.argv and not sys.warnoptions:
         # Libraries warn developers, not operators; `--debug` or `python -W` shows it.
         warnings.simplefilter("ignore")
+    _open_missing_streams()
     signal.signal(signal.SIGTERM, _raise_terminated)
     status = run(sys.argv[1:])
     if status == _PIPE_CLOSED:
         # Nobody reads any more: keep the interpreter from complaining when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(status)
+
+
+def _open_missing_streams() -> None:
+    """Open what the shell closed (`>&-`), for Python has no stream there and any write fails.
+
+    It also keeps the descriptors 0 to 2 from being given to the next file that is opened.
+    """
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            descriptor = os.open(os.devnull, os.O_RDWR)
+            mode = "r" if name == "stdin" else "w"
+            setattr(sys, name, os.fdopen(descriptor, mode, encoding="utf-8"))
 
 
 def run(arguments: Sequence[str], table: CommandTable | None = None) -> int:
@@ -100,7 +113,7 @@ def _tell(invocation: Invocation, status: int, kind: str, sentence: str) -> int:
         sys.stderr.write(f"calidrift: {sentence}\n")
         sys.stderr.flush()
     if not invocation.emitted:
-        with suppress(PipeClosedError):
+        with suppress(PipeClosedError, ConfigurationError):  # it was told on standard error
             invocation.emit({"error": {"kind": kind, "message": sentence, "exit_code": status}})
     return status
 

@@ -17,6 +17,7 @@ from calidrift_agent._export._families import (
     add_snapshot,
     agent_families,
 )
+from calidrift_agent._export._shown import ShownPoints
 from calidrift_agent.errors import ConfigurationError
 
 MAX_POINTS: Final = 64
@@ -39,8 +40,9 @@ class WatchCollector(Collector):
 
     Args:
         sources: Each returns a consistent snapshot of one watch.
-        max_points: Points per watch that appear one by one (about 25 series each); how many were
-            left out is reported in `calidrift_agent_points_omitted`.
+        max_points: Points per watch that appear one by one (about 20 series each). Of a model
+            with more, the worst ones do, see `ShownPoints`; how many were left out is reported
+            in `calidrift_agent_points_omitted`.
 
     Raises:
         ConfigurationError: `max_points` is negative.
@@ -54,6 +56,7 @@ class WatchCollector(Collector):
             raise ConfigurationError(f"max_points must be 0 or more, got {max_points}")
         self._sources = sources
         self._max_points = max_points
+        self._shown = [ShownPoints(max_points) for _ in sources]
         self._lock = threading.Lock()
         self._errors = 0
         self._logged: set[str] = set()
@@ -70,11 +73,14 @@ class WatchCollector(Collector):
     def collect(self) -> Iterable[Family]:
         """All families that have data. Never raises."""
         table = FamilyTable()
-        for source in self._sources:
+        for source, shown in zip(self._sources, self._shown, strict=True):
             try:
                 # Aside first: a watch that fails half-way leaves nothing half-reported.
                 own = FamilyTable()
-                add_snapshot(own, source(), self._max_points)
+                snapshot = source()
+                with self._lock:
+                    rows = shown.rows(snapshot)
+                add_snapshot(own, snapshot, rows)
                 table.absorb(own)
             except Exception as error:
                 self._failed(error)

@@ -110,14 +110,14 @@ def agent_families() -> Iterator[Family]:
     return (empty_family(entry.name) for entry in CATALOGUE if entry.emitter is Emitter.AGENT)
 
 
-def add_snapshot(table: FamilyTable, snapshot: ExportSnapshot, max_points: int) -> None:
-    """Add all samples of one watch; only its first `max_points` points appear one by one."""
-    _add_model(table, snapshot, max_points)
-    for row in range(min(len(snapshot.meta.points), max_points)):
+def add_snapshot(table: FamilyTable, snapshot: ExportSnapshot, rows: Sequence[int]) -> None:
+    """Add all samples of one watch; only the points of `rows` appear one by one."""
+    _add_model(table, snapshot, len(snapshot.meta.points) - len(rows))
+    for row in rows:
         _add_point(table, snapshot, row)
 
 
-def _add_model(table: FamilyTable, snapshot: ExportSnapshot, max_points: int) -> None:
+def _add_model(table: FamilyTable, snapshot: ExportSnapshot, omitted: int) -> None:
     meta, total = snapshot.meta, snapshot.total
     model = (meta.model,)
     requests: Sequence[int] = total.requests.tolist()
@@ -144,7 +144,7 @@ def _add_model(table: FamilyTable, snapshot: ExportSnapshot, max_points: int) ->
         ("calidrift_agent_sampling_ratio", total.sampling_ratio),
         ("calidrift_agent_points_expected", points),
         ("calidrift_agent_points_observed", observed),
-        ("calidrift_agent_points_omitted", max(points - max_points, 0)),
+        ("calidrift_agent_points_omitted", omitted),
     )
     for gauge, value in gauges:
         table.number(gauge, model, value)

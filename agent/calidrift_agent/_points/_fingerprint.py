@@ -10,12 +10,14 @@ import torch
 from torch import nn
 from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
+from torch.nn.parameter import is_lazy
 
 import calidrift_agent
 from calidrift_agent._points._modules import require_module
 from calidrift_agent._points._naming import operation_of, scope_of
 from calidrift_agent._points._quantize import is_quantized
 from calidrift_agent._profile import Fingerprint
+from calidrift_agent.errors import AttachError
 
 _CPU_INFO: Final = Path("/proc/cpuinfo")
 _ISA_FLAGS: Final[Mapping[str, str]] = {
@@ -46,7 +48,7 @@ def fingerprint_of(model: nn.Module, *, data: str = "", preprocessing: str = "")
         preprocessing: Fingerprint of the preprocessing, as the caller defines it.
 
     Raises:
-        AttachError: Not a model.
+        AttachError: Not a model, or one whose weights have no values.
 
     Cost: one sha256 over the weights, measured 0.6 s per GB on one core; GPU weights are
     copied to the host one tensor at a time.
@@ -107,11 +109,18 @@ def _graph_tensors(graph_module: GraphModule) -> Iterable[tuple[str, torch.Tenso
 def _hash_tensors(tensors: Iterable[tuple[str, torch.Tensor]]) -> str:
     digest = hashlib.sha256()
     for name, tensor in tensors:
+        if is_lazy(tensor) or tensor.is_meta:
+            raise AttachError(
+                f"{name} has no values (a lazy or meta tensor), so nothing can be measured; load "
+                "the weights, and run a lazy model once"
+            )
         digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
-        if tensor.is_quantized or tensor.layout != torch.strided:
-            digest.update(repr(tensor.detach().cpu()).encode())
-            continue
-        flat = tensor.detach().to("cpu").contiguous().reshape(-1)
+        values = tensor.detach().to("cpu")
+        if values.is_quantized:
+            values = values.dequantize()
+        if values.layout != torch.strided:
+            values = values.to_dense()
+        flat = values.resolve_conj().resolve_neg().contiguous().reshape(-1)
         if flat.numel():
             digest.update(flat.view(torch.uint8).numpy().data)
     return digest.hexdigest()

@@ -81,7 +81,8 @@ def unwrap(model: nn.Module) -> nn.Module:
     seen: set[int] = set()
     while id(model) not in seen:
         seen.add(id(model))
-        inner = model.__dict__.get("_modules", {}).get("_orig_mod")
+        modules = model.__dict__.get("_modules")
+        inner = modules.get("_orig_mod") if isinstance(modules, dict) else None  # TorchScript
         if not isinstance(inner, nn.Module):
             break
         model = inner

@@ -86,11 +86,16 @@ class ObservedBound:
     With the largest of n = 300 exchangeable units as the bound (k = 1), a new unit of the same
     traffic exceeds it with probability 1 / 301; with k = 2 with probability 2 / 301.
 
+    A unit that holds a NaN or an infinity is infinitely large, in the reference as in production,
+    where it exceeds every bound: the bound is finite all the same, and its rank says how many
+    units lie at or above it. The largest finite one of 300 units, 4 of them not finite, has
+    rank 5.
+
     Attributes:
-        value: The bound: the `rank`-th largest unit absmax.
-        rank: k, counted from 1.
-        units: n, the units that had a finite absmax.
-        top: The largest unit absmaxes, largest first, at most 32; `top[rank - 1] == value`.
+        value: The bound: the `rank`-th largest unit absmax, finite.
+        rank: k, counted from 1, the units that are not finite first.
+        units: n, all units.
+        top: The largest finite unit absmaxes, largest first, at most 32; `value` is one of them.
     """
 
     value: float
@@ -99,10 +104,11 @@ class ObservedBound:
     top: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        if not 1 <= self.rank <= len(self.top) <= min(TOP_LIMIT, self.units):
+        if not (1 <= self.rank <= self.units and 1 <= len(self.top) <= min(TOP_LIMIT, self.units)):
             raise ConfigurationError(
                 f"observed bound has rank {self.rank}, {len(self.top)} order statistics and "
-                f"{self.units} units; the rank must be 1 to 32 and at most the number of units"
+                f"{self.units} units; the rank must be 1 up to the number of units, with 1 to "
+                f"{TOP_LIMIT} order statistics"
             )
         if not all(math.isfinite(one) and one >= 0 for one in self.top):
             raise ConfigurationError(
@@ -113,10 +119,13 @@ class ObservedBound:
             raise ConfigurationError(
                 "the order statistics of an observed bound must be sorted, largest first"
             )
-        if self.value != self.top[self.rank - 1]:
+        # Those before the value in `top` are finite; the rest of the rank are not.
+        places = [place for place, one in enumerate(self.top, start=1) if one == self.value]
+        if not any(0 <= self.rank - place <= self.units - len(self.top) for place in places):
             raise ConfigurationError(
-                f"observed bound is {self.value!r}, but its order statistic of rank {self.rank} "
-                f"is {self.top[self.rank - 1]!r}; the two must be equal"
+                f"observed bound is {self.value!r}, which is not of rank {self.rank} among its "
+                f"{len(self.top)} order statistics and the {self.units - len(self.top)} other "
+                "units; calibrate again"
             )
 
     @classmethod
@@ -124,16 +133,18 @@ class ObservedBound:
         """Return the bound of reference units, or None where no unit has a finite absmax.
 
         Args:
-            absmax: Absmax of each unit, any shape, flattened. NaN and infinite entries are left
-                out: they are counted by the sketch, never part of a bound.
-            rank: k, 1 to 32. With fewer than k finite units the smallest of them is taken.
+            absmax: Absmax of each unit, any shape, flattened; NaN or infinite for a unit that
+                holds a value that is not finite.
+            rank: Which of the finite units, 1 (the largest) to 32. With fewer of them the
+                smallest is taken. The rank of the bound counts the units above it that are not
+                finite too.
 
         Raises:
             ConfigurationError: `rank` is outside 1 to 32.
 
         Example:
             >>> ObservedBound.from_absmax([3.0, 1.0, float("nan"), 2.0], rank=2)
-            ObservedBound(value=2.0, rank=2, units=3, top=(3.0, 2.0, 1.0))
+            ObservedBound(value=2.0, rank=3, units=4, top=(3.0, 2.0, 1.0))
         """
         if not 1 <= rank <= TOP_LIMIT:
             raise ConfigurationError(
@@ -146,5 +157,6 @@ class ObservedBound:
         kept = min(TOP_LIMIT, finite.size)
         largest = np.partition(finite, finite.size - kept)[finite.size - kept :]
         top = tuple(float(one) for one in np.sort(largest)[::-1])
-        rank = min(rank, kept)
-        return cls(value=top[rank - 1], rank=rank, units=int(finite.size), top=top)
+        place = min(rank, kept)
+        above = magnitudes.size - finite.size
+        return cls(value=top[place - 1], rank=place + above, units=magnitudes.size, top=top)

@@ -83,13 +83,13 @@ class CalibrationProfile:
     def digest(self) -> str:
         """Hex sha256 of the content: equal for equal profiles, other for any other.
 
-        Computed anew at each call: about 2.5 ms per point with a sketch.
+        Computed anew at each call: about 0.13 ms per point with a sketch of 215 cells.
         """
         return _digest(self._content())
 
     @property
     def unobserved(self) -> tuple[str, ...]:
-        """Names of points without an observed bound: they never fired, or held no finite value."""
+        """Names of points without an observed bound: they never fired, or no unit was finite."""
         return tuple(name for name, point in self.points.items() if point.observed_bound is None)
 
     def find(self, name: str) -> PointProfile | None:
@@ -232,6 +232,12 @@ class CalibrationProfile:
     def _has_observations(self) -> bool:
         return any(point.has_observations for point in self.points.values())
 
+    def _matches(self, digest: str) -> bool:
+        try:
+            return self.digest == digest
+        except UnicodeEncodeError:  # half a character: no profile that was saved holds one
+            return False
+
     def _content(self) -> dict[str, Any]:
         return {
             "format": FORMAT,
@@ -263,7 +269,7 @@ class CalibrationProfile:
             )
         except ConfigurationError as error:
             fields.refuse("", f"is not usable ({error})", error)
-        if profile.digest != fields.text("digest"):
+        if not profile._matches(fields.text("digest")):
             raise ProfileFormatError(
                 f"{source} does not match its own digest: it is damaged or was edited; {ADVICE}"
             )

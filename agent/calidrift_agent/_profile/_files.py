@@ -3,6 +3,7 @@
 import contextlib
 import os
 import secrets
+import stat
 from pathlib import Path
 from typing import Final
 
@@ -19,7 +20,13 @@ def read_text(path: Path) -> str:
         ProfileFormatError: It is not a text file.
     """
     try:
-        if path.stat().st_size > _LARGEST:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
+            raise ProfileFormatError(
+                f"{path} is a pipe or a device and not a Calidrift profile; give a file that "
+                "CalibrationProfile.save wrote"
+            )
+        if status.st_size > _LARGEST:
             raise ProfileFormatError(
                 f"{path} is larger than 1 GiB and not a Calidrift profile; give a file that "
                 "CalibrationProfile.save wrote"
@@ -30,9 +37,11 @@ def read_text(path: Path) -> str:
             f"{path} is not a Calidrift profile or is damaged: it is not UTF-8 text; give a file "
             "that CalibrationProfile.save wrote"
         ) from error
-    except OSError as error:
+    except (OSError, ValueError) as error:
+        if isinstance(error, ProfileFormatError):
+            raise
         raise ProfileError(
-            f"{path} cannot be read ({error.strerror}); give the path of a profile that "
+            f"{path} cannot be read ({_reason(error)}); give the path of a profile that "
             "CalibrationProfile.save wrote"
         ) from error
 
@@ -45,7 +54,8 @@ def replace_text(path: Path, text: str) -> None:
     Raises:
         ProfileError: It cannot be written; an older file is untouched.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    # Not made of the file's own name, which may be as long as a name can be.
+    temporary = path.parent / f".calidrift-profile.{os.getpid()}.{secrets.token_hex(4)}.tmp"
     try:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
         with os.fdopen(descriptor, "wb") as file:
@@ -54,14 +64,19 @@ def replace_text(path: Path, text: str) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
         _sync_directory(path.parent)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise ProfileError(
-            f"the profile cannot be written to {path} ({error.strerror}); choose a directory that "
+            f"the profile cannot be written to {path} ({_reason(error)}); choose a directory that "
             "exists, is writable and has room"
         ) from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def _reason(error: OSError | ValueError) -> str:
+    """What the system says, or Python of a path that cannot be one (a NUL in it)."""
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
 def _sync_directory(directory: Path) -> None:

@@ -20,7 +20,7 @@ class PointProfile:
         name: ``<module>:<role>``.
         clip_bound: The quantizer's range: clipping, saturation and SQNR use it.
         observed_bound: What reference units reached: coverage and exceedance use it. None where
-            the point never fired or had no finite value.
+            the point never fired or no unit was finite.
         sketch: Every value of the reference units; treat it as read-only.
         rail_low_rate: Share of the reference values that the quantizer put on its lowest code.
         rail_high_rate: The same for its highest code.
@@ -38,6 +38,7 @@ class PointProfile:
     def __post_init__(self) -> None:
         if not self.name:
             raise ConfigurationError("a point without a name cannot be in a profile; name it")
+        _require_texts("the names of a point", self.name, *self.aliases)
         for rate in (self.rail_low_rate, self.rail_high_rate):
             if rate is not None and not (math.isfinite(rate) and 0 <= rate <= 1):
                 raise ConfigurationError(
@@ -72,6 +73,9 @@ class Fingerprint:
     isa: str = ""
 
     def __post_init__(self) -> None:
+        texts = (self.weights, self.graph, self.data, self.preprocessing, self.isa)
+        named = (one for pair in self.versions.items() for one in pair)
+        _require_texts("the fields of a fingerprint", *texts, *named)
         # Sorted, so that the digest does not depend on the order in which versions were noted.
         versions = MappingProxyType(dict(sorted(self.versions.items())))
         object.__setattr__(self, "versions", versions)
@@ -97,3 +101,20 @@ class Fingerprint:
             "preprocessing": (self.preprocessing, other.preprocessing),
         }
         return tuple(name for name, (one, two) in pairs.items() if one and two and one != two)
+
+
+def _require_texts(what: str, *texts: object) -> None:
+    """Refuse what the file could not say, before somebody has to find out when saving."""
+    for text in texts:
+        if not isinstance(text, str) or not _is_writable(text):
+            raise ConfigurationError(
+                f"{what} must be texts that UTF-8 can hold, got {text!r}; give another one"
+            )
+
+
+def _is_writable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

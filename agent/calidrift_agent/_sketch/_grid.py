@@ -51,6 +51,7 @@ _CHUNK = 1 << 16
 """Elements per numpy call: about 0.07 ms for the longest one (`bincount`), cache resident."""
 _CHUNK_POINTS = 64
 """Points per chunk, so that many tiny points do not ask for a huge scratch histogram (0.7 MB)."""
+_WEIGHT_LIMIT = 1 << 62
 _LOW_BITS = 0xFFFF
 _MANTISSA_BITS = 23
 _EXPONENT_BIAS = 127
@@ -228,7 +229,7 @@ def _require_cells(cells: NDArray[np.int64], dimensions: int) -> None:
 
 
 def _require_weight(weight: int) -> int:
-    if int(weight) != weight or weight < 1:
+    if not 1 <= weight < _WEIGHT_LIMIT or int(weight) != weight:
         raise SketchError(
             f"a weight says how many elements a value stands for and must be a whole number of at "
             f"least 1, got {weight!r}: use round(numel / sampled)"

@@ -1,7 +1,9 @@
 """A mergeable histogram of activation values: `MagnitudeSketch`."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from enum import StrEnum
+from math import isfinite
 from typing import Any, Self, final
 
 import numpy as np
@@ -24,6 +26,7 @@ from calidrift_agent.errors import SketchError
 
 _BUCKETS = slice(FIRST_BUCKET, OVERFLOW)
 _LOWEST_SCALE = -10
+_COUNT_LIMIT = 2.0**63
 
 
 class Side(StrEnum):
@@ -88,11 +91,11 @@ class MagnitudeSketch:
 
         Args:
             cells: integers of shape (`CELLS`,), none negative.
-            minimum: smallest finite value, +inf where unknown.
-            maximum: largest finite value, -inf where unknown.
+            minimum: smallest finite value; infinite where unknown.
+            maximum: largest finite value; infinite where unknown.
 
         Raises:
-            SketchError: wrong shape or type, negative counts, or NaN extremes.
+            SketchError: wrong shape or type, negative counts or too large ones, or NaN extremes.
         """
         given = np.asarray(cells)
         if given.shape != (CELLS,) or given.dtype.kind not in "iu":
@@ -101,6 +104,8 @@ class MagnitudeSketch:
             )
         if bool((given < 0).any()):
             raise SketchError("sketch cells are counts and must not be negative")
+        if given.sum(dtype=np.float64) >= _COUNT_LIMIT:
+            raise SketchError("sketch cells count more than 2**63 values together; are they whole?")
         if np.isnan(minimum) or np.isnan(maximum):
             raise SketchError(
                 f"the extremes of a sketch are finite values, got {minimum} and {maximum}: "
@@ -110,8 +115,9 @@ class MagnitudeSketch:
         sketch.cells[:] = given
         inner_low, inner_high = _quantiles.inner_extremes(sketch.cells)
         outer_low, outer_high = _quantiles.occupied_extremes(sketch.cells)
-        sketch.minimum = float(minimum) if minimum <= inner_low else outer_low
-        sketch.maximum = float(maximum) if maximum >= inner_high else outer_high
+        known_low, known_high = np.isfinite(minimum), np.isfinite(maximum)
+        sketch.minimum = float(minimum) if known_low and minimum <= inner_low else outer_low
+        sketch.maximum = float(maximum) if known_high and maximum >= inner_high else outer_high
         return sketch
 
     def update(self, values: NDArray[np.float32], weight: int = 1) -> None:
@@ -330,8 +336,9 @@ def _require_quantile(sketch: MagnitudeSketch, q: float) -> None:
 
 def _pair(pair: object) -> tuple[int, int]:
     match pair:
-        case [int(cell), int(count)] if 0 <= cell < CELLS and 1 <= count < 1 << 63:
-            return cell, count
+        case [int(cell), int(count)] if not isinstance(cell, bool) and not isinstance(count, bool):
+            if 0 <= cell < CELLS and 1 <= count < 1 << 63:
+                return cell, count
     raise SketchError(
         f"a stored sketch lists pairs of a cell (0 ... {CELLS - 1}) and a count of at least 1, "
         f"got {pair!r}"
@@ -341,6 +348,8 @@ def _pair(pair: object) -> tuple[int, int]:
 def _extreme(value: object, missing: float) -> float:
     if value is None:
         return missing
-    if isinstance(value, int | float) and not isinstance(value, bool) and np.isfinite(value):
-        return float(value)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        with suppress(OverflowError):  # an integer of four hundred digits
+            if isfinite(number := float(value)):
+                return number
     raise SketchError(f"an extreme of a stored sketch is a finite number or null, got {value!r}")

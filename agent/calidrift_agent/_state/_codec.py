@@ -3,7 +3,7 @@
     head (64 bytes) · requests · counts · values · non-zero cell counts · cell bits · segments
 
 Cell counts take two bytes where all of them fit, else four, else eight. With 40 points and 280
-non-zero cells each, a window is 37 KB instead of 420 KB, and encoding takes about 45 us
+non-zero cells each, a window is 37 KB instead of 413 KB, and encoding takes less than 0.1 ms
 (measured), most of it finding the non-zero cells.
 """
 
@@ -138,6 +138,9 @@ def decode_window(blob: bytes, points: int) -> Window:
     mask = np.unpackbits(bits, count=points * CELLS).view(np.bool_)
     if int(np.count_nonzero(mask)) != found:
         raise StateFormatError("a window's cell counts do not match its cells; it was damaged")
+    lowest = min(requests.min(), counts.min(initial=0), kept.min(initial=0))
+    if lowest < 0 or not 0.0 <= ratio <= 1.0:
+        raise StateFormatError("a window holds a negative count or an impossible sampling ratio")
     cells = np.zeros(points * CELLS, np.int64)
     cells[mask] = kept
     return Window(

@@ -180,6 +180,8 @@ def read_layout(blob: bytes, size: int) -> tuple[Layout, int]:
             "its columns are those of another calidrift version; read it with the version that "
             "wrote it"
         )
+    if slots > MAX_SLOTS:
+        raise StateFormatError(f"its header names {slots} slots, at most {MAX_SLOTS} are allowed")
     layout = Layout(points, slots, fields[12], fields[13], meta_bytes)
     if size < fields[14] or fields[14] != layout.total_bytes:
         raise StateFormatError(f"cut short: {size} bytes of {fields[14]}")

@@ -13,6 +13,16 @@ from calidrift_agent._vocabulary import Instrument, Strategy
 from calidrift_agent.errors import StateFormatError
 
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
+_NUMBER: Final = (int, float)
+_META_TYPES: Final[Mapping[str, tuple[type, ...]]] = {
+    **dict.fromkeys(("process", "boot", "model", "profile", "agent_version"), (str,)),
+    **dict.fromkeys(("pid", "started_ns"), (int,)),
+    "window_seconds": _NUMBER,
+}
+_POINT_TYPES: Final[Mapping[str, tuple[type, ...]]] = {
+    "name": (str,),
+    **dict.fromkeys(("observed_bound", "clip_lo", "clip_hi"), (*_NUMBER, type(None))),
+}
 
 
 @final
@@ -82,8 +92,11 @@ class StateMeta:
             points = tuple(_point(_require_mapping(point)) for point in fields.pop("points"))
             instrument = Instrument(fields.pop("instrument"))
             strategy = Strategy(fields.pop("strategy"))
-            return cls(points=points, instrument=instrument, strategy=strategy, **fields)
-        except (KeyError, TypeError, ValueError) as error:
+            meta = cls(points=points, instrument=instrument, strategy=strategy, **fields)
+            _require_types(meta, _META_TYPES)
+            json.dumps(fields, ensure_ascii=False).encode()  # half a character fits no column
+            return meta
+        except (KeyError, RecursionError, TypeError, ValueError) as error:
             raise StateFormatError(
                 f"the description inside the state file cannot be read ({error}); it was written "
                 "by another version of calidrift or is damaged"
@@ -110,4 +123,18 @@ def _require_mapping(value: object) -> dict[str, Any]:
 
 
 def _point(fields: dict[str, Any]) -> PointMeta:
-    return PointMeta(aliases=tuple(fields.pop("aliases", ())), **fields)
+    point = PointMeta(aliases=tuple(fields.pop("aliases", ())), **fields)
+    _require_types(point, _POINT_TYPES)
+    if not all(isinstance(alias, str) for alias in point.aliases):
+        raise TypeError("aliases must be texts")
+    "\0".join((point.name, *point.aliases)).encode()
+    return point
+
+
+def _require_types(record: object, wanted: Mapping[str, tuple[type, ...]]) -> None:
+    for name, kinds in wanted.items():
+        value = getattr(record, name)
+        if not isinstance(value, kinds) or isinstance(value, bool):
+            raise TypeError(f"{name} is {value!r}")
+        if isinstance(value, int) and not -(2**63) <= value < 2**63:
+            raise TypeError(f"{name} is {value}")

@@ -85,8 +85,9 @@ class StateReader:
         try:
             # O_NONBLOCK: somebody's pipe in the directory must not hang the reader.
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        except OSError as error:
-            raise StateError(f"state file {path} cannot be opened ({error.strerror})") from error
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise StateError(f"state file {path} cannot be opened ({reason})") from error
         try:
             size = os.fstat(descriptor).st_size
             layout, check = read_layout(os.pread(descriptor, HEADER_BYTES, 0), size)
@@ -95,7 +96,12 @@ class StateReader:
             if checksum(description) != check:
                 raise StateFormatError("its description is damaged (checksum does not fit)")
             meta = StateMeta.from_json(description.decode())
-        except (StateFormatError, OSError) as error:
+            if len(meta.points) != layout.points:
+                raise StateFormatError(
+                    f"its header says {layout.points} points, its description names "
+                    f"{len(meta.points)}"
+                )
+        except (OSError, UnicodeDecodeError) as error:
             os.close(descriptor)
             raise StateFormatError(f"state file {path}: {error}") from error
         return cls(path, descriptor, meta, slots)

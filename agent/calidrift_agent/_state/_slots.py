@@ -66,12 +66,11 @@ class SlotReader:
             for head, offset in sorted(heads, reverse=True):
                 try:
                     payload = self._payload(offset, head, self._layout.live_bytes)
+                    if payload is not None:
+                        return self._window(payload, head), tuple(complaints)
                 except StateFormatError as error:
                     letter = "AB"[offsets.index(offset)]
                     complaints.append(f"{what} slot {letter}: {error}")
-                    continue
-                if payload is not None:
-                    return decode_window(payload, self._layout.points), tuple(complaints)
             if not heads and not complaints:
                 return None, ()
             if complaints and not alive():
@@ -102,7 +101,8 @@ class SlotReader:
     def _assemble(
         self, parts: dict[int, tuple[RecordHead, int]], complaints: list[str]
     ) -> Window | None:
-        wanted = next(iter(parts.values()))[0].parts
+        head, _ = next(iter(parts.values()))
+        wanted = head.parts
         pieces: list[bytes] = []
         for part in range(wanted):
             if part not in parts:
@@ -117,10 +117,16 @@ class SlotReader:
                 return None
             pieces.append(piece)
         try:
-            return decode_window(b"".join(pieces), self._layout.points)
+            return self._window(b"".join(pieces), head)
         except StateFormatError as error:
             complaints.append(f"ring slot {parts[0][1]}: {error}")
             return None
+
+    def _window(self, payload: bytes, head: RecordHead) -> Window:
+        window = decode_window(payload, self._layout.points)
+        if window.number != head.number:
+            raise StateFormatError(f"it holds window {window.number}, not {head.number}")
+        return window
 
     def _head(self, offset: int) -> RecordHead | None:
         for _ in range(_HEAD_ATTEMPTS):

@@ -4,7 +4,12 @@ The proof behind the alarm, what it needs and what it cannot see: `README.md` in
 """
 
 from calidrift_analyzer.assess._assess import HARM_DB, LEARNING_FLOOR, assess
-from calidrift_analyzer.assess._evidence import log_evidence, smallest_detectable, units_to_alarm
+from calidrift_analyzer.assess._evidence import (
+    exceedances_to_alarm,
+    log_evidence,
+    smallest_detectable,
+    units_to_alarm,
+)
 from calidrift_analyzer.assess._intervals import interval, lower_bound
 from calidrift_analyzer.assess._stored import assess_stored
 
@@ -13,6 +18,7 @@ __all__ = [
     "LEARNING_FLOOR",
     "assess",
     "assess_stored",
+    "exceedances_to_alarm",
     "interval",
     "log_evidence",
     "lower_bound",

@@ -19,13 +19,14 @@ exceedance that can ever alarm is 1.8 % for one point and 2.5 % for 50.
 """
 
 import math
+from collections.abc import Callable
 from typing import Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
-__all__ = ["log_evidence", "smallest_detectable", "units_to_alarm"]
+__all__ = ["exceedances_to_alarm", "log_evidence", "smallest_detectable", "units_to_alarm"]
 
 _LONGEST: Final = 2**40
 """Units beyond which an alarm counts as never."""
@@ -149,6 +150,40 @@ def units_to_alarm(
         value = log_evidence(rate * units, units, rank=rank, reference_units=reference_units)
         return bool(value >= log_threshold)
 
+    return _first(reached)
+
+
+def exceedances_to_alarm(
+    exceedances: int, units: int, *, rank: int, reference_units: int, log_threshold: float
+) -> int | None:
+    """Further units, every one of them exceeding, until the evidence passes a threshold.
+
+    Args:
+        exceedances: S so far.
+        units: t so far.
+        rank: k of the observed bound.
+        reference_units: n of the observed bound.
+        log_threshold: Natural logarithm of the threshold, not yet reached.
+
+    Returns:
+        At least 1, or `None` where no number suffices (k = n).
+
+    Example:
+        >>> exceedances_to_alarm(1, 1, rank=1, reference_units=512, log_threshold=np.log(1000))
+        1
+    """
+
+    def reached(more: int) -> bool:
+        value = log_evidence(
+            exceedances + more, units + more, rank=rank, reference_units=reference_units
+        )
+        return bool(value >= log_threshold)
+
+    return _first(reached)
+
+
+def _first(reached: Callable[[int], bool]) -> int | None:
+    """Smallest number from 1 on that satisfies a condition which, once true, stays true."""
     high = 1
     while not reached(high):
         high *= 2

@@ -7,7 +7,7 @@ from calidrift_agent._profile import CalibrationProfile
 from calidrift_agent._vocabulary import RequestColumn
 from calidrift_analyzer.assess._evidence import smallest_detectable, units_to_alarm
 from calidrift_analyzer.assess._intervals import interval, lower_bound
-from calidrift_analyzer.assess._words import model_sentence, next_step
+from calidrift_analyzer.assess._words import model_next_step, model_sentence
 from calidrift_analyzer.records import (
     ModelAssessment,
     ModelTotals,
@@ -57,7 +57,7 @@ def assess_model(
         instrument=totals.instrument,
         verdict=verdict,
         sentence=model_sentence(verdict, points, alarm, why_not),
-        next_step=next_step(verdict),
+        next_step=model_next_step(verdict, points, "" if profile is not None else totals.profile),
         points=points,
         alpha=alpha,
         log10_threshold=log_threshold / _LN10,

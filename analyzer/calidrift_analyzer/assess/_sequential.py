@@ -7,7 +7,7 @@ from typing import final
 import numpy as np
 
 from calidrift_agent._profile import ObservedBound
-from calidrift_analyzer.assess._evidence import log_evidence
+from calidrift_analyzer.assess._evidence import exceedances_to_alarm, log_evidence
 from calidrift_analyzer.records import Alarm, ModelHistory
 
 __all__ = ["Evidence", "evidence_of"]
@@ -18,10 +18,20 @@ _LN10 = math.log(10.0)
 @final
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """Largest log10 e-value over all looks, and the first look that crossed the threshold."""
+    """What the looks at one point come to.
+
+    Attributes:
+        log10_largest: Largest log10 e-value over all looks.
+        alarm: The first look that crossed the threshold.
+        log10_latest: log10 e-value at the last look.
+        to_alarm: Further exceedances in a row that would cross it; `None` after an alarm, or
+            where none can.
+    """
 
     log10_largest: float
     alarm: Alarm | None
+    log10_latest: float
+    to_alarm: int | None
 
 
 def evidence_of(
@@ -43,8 +53,16 @@ def evidence_of(
     looks = log_evidence(exceedances, units, rank=bound.rank, reference_units=bound.units)
     largest = max(0.0, float(looks.max(initial=0.0)))  # before the first look the evidence is 1
     crossed = np.flatnonzero(looks >= log_threshold)
+    latest = float(looks[-1]) if looks.size else 0.0
     if not crossed.size:
-        return Evidence(largest / _LN10, None)
+        to_alarm = exceedances_to_alarm(
+            int(exceedances[-1]) if looks.size else 0,
+            int(units[-1]) if looks.size else 0,
+            rank=bound.rank,
+            reference_units=bound.units,
+            log_threshold=log_threshold,
+        )
+        return Evidence(largest / _LN10, None, latest / _LN10, to_alarm)
     first = int(crossed[0])
     before = looks[: first + 1]
     lowest = int(before.argmin())
@@ -60,4 +78,6 @@ def evidence_of(
             observed=int(history.request_units[: first + 1].sum()),
             served=int(history.seen[: first + 1].sum()),
         ),
+        latest / _LN10,
+        None,
     )

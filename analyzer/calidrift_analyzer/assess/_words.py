@@ -1,10 +1,16 @@
 """Verdicts in words: what was found, with the figures that decided it, and what to do next."""
 
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import final
+
 from calidrift_agent._profile import ObservedBound
+from calidrift_agent._vocabulary import CountColumn
 from calidrift_analyzer.assess._harm import Harm
+from calidrift_analyzer.assess._sequential import Evidence
 from calidrift_analyzer.records import Alarm, PointAssessment, PointTotals, Verdict
 
-__all__ = ["model_sentence", "next_step", "percent", "point_sentence"]
+__all__ = ["Findings", "model_next_step", "model_sentence", "point_next_step", "point_sentence"]
 
 _NEXT = {
     Verdict.DRIFTED_HARMFUL: (
@@ -29,67 +35,193 @@ _NEXT = {
         "check that the served model still runs these modules, and that the profile belongs to it"
     ),
 }
+_NON_FINITE = "find out where NaN and Inf come from; new ranges cannot repair them"
+_HALFWAY = 0.5
+"""Share of the way to the alarm, in powers of ten, from which a point is suspected."""
 
 
-def next_step(verdict: Verdict) -> str:
-    """Say what to do about a verdict."""
-    return _NEXT[verdict]
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Findings:
+    """What the sentence about one point is made of.
+
+    Attributes:
+        verdict: What it comes to.
+        totals: Sums over all traffic.
+        bound: The observed bound, where there is one.
+        harm: Figures of the clip range.
+        detectable: Smallest exceedance that could ever alarm.
+        evidence: Along the history; `None` without a bound or without units.
+        log10_threshold: Where the alarm stands.
+        harmful: Predicted SQNR has fallen far, and more energy is clipped.
+    """
+
+    verdict: Verdict
+    totals: PointTotals
+    bound: ObservedBound | None
+    harm: Harm
+    detectable: float | None
+    evidence: Evidence | None
+    log10_threshold: float
+    harmful: bool
+
+    @property
+    def nearly(self) -> bool:
+        """No alarm, but the evidence is at least halfway to it."""
+        evidence = self.evidence
+        return (
+            evidence is not None
+            and evidence.alarm is None
+            and evidence.log10_latest >= _HALFWAY * self.log10_threshold
+        )
+
+    @property
+    def suspected(self) -> bool:
+        """No alarm, but no calm either."""
+        if self.evidence is not None and self.evidence.alarm is not None:
+            return False
+        return self.totals.units > 0 and (self.nearly or self.harmful)
+
+    @property
+    def non_finite(self) -> str:
+        """NaN and infinities in words; empty where there are none."""
+        counts = self.totals.counts
+        found = ((int(counts[CountColumn.NAN]), "NaN"), (int(counts[CountColumn.INF]), "Inf"))
+        named = " and ".join(f"{count:,} {name}" for count, name in found if count)
+        return f"{named} among its values" if named else ""
 
 
-def percent(value: float) -> str:
+def point_next_step(found: Findings) -> str:
+    """Say what to do about one point."""
+    step = _NEXT[found.verdict]
+    if found.suspected and found.verdict is not Verdict.NO_REFERENCE:
+        step = "look again with `calidrift status` when more requests were observed"
+        if found.verdict is Verdict.LEARNING:
+            step += f"; {_NEXT[Verdict.LEARNING]}, because this reference is too small"
+        elif found.nearly:
+            step += "; if these are no accident, the alarm comes then"
+        else:
+            step += "; if SQNR stays low, calibrate again on recent traffic"
+    if not found.non_finite:
+        return step
+    return _NON_FINITE if found.verdict is Verdict.NOT_DRIFTED else f"{_NON_FINITE}; then {step}"
+
+
+def model_next_step(verdict: Verdict, points: tuple[PointAssessment, ...], uncollected: str) -> str:
+    """Say what to do about the model: what its worst point needs, where that says more.
+
+    Args:
+        verdict: Verdict about the model.
+        points: Its points, worst first.
+        uncollected: Digest of the profile that the service uses, where it was not collected.
+    """
+    if uncollected:
+        return (
+            f"check that profiles/{uncollected}.json in the state_dir of the service is there and "
+            "readable: the service writes it when it starts"
+        )
+    if points and points[0].verdict is verdict:
+        return points[0].next_step
+    worst = [point for point in points[:1] if _disquiet(point)]
+    return f"{worst[0].name}: {worst[0].next_step}" if worst else _NEXT[verdict]
+
+
+def _disquiet(point: PointAssessment) -> bool:
+    return point.suspected or bool(point.nan_elements or point.infinite_elements)
+
+
+def _percent(value: float) -> str:
     """Write a proportion.
 
-    >>> percent(0.0179), percent(0.0), percent(3e-6)
-    ('1.8 %', '0 %', '0.0003 %')
+    >>> _percent(0.0179), _percent(0.0), _percent(3e-6), _percent(1.0), _percent(0.99999)
+    ('1.8 %', '0 %', '0.0003 %', '100 %', '>99.9 %')
     """
-    return f"{100 * value:.2g} %" if value < 0.1 else f"{100 * value:.1f} %"
+    if 0.9995 <= value < 1.0:
+        return ">99.9 %"
+    return f"{100 * value:.2g} %" if value < 0.1 else f"{100 * value:.3g} %"
+
+
+def _units(count: int) -> str:
+    return f"{count:,} unit" if count == 1 else f"{count:,} units"
 
 
 def _exceeded(totals: PointTotals) -> str:
-    return f"{totals.exceedances:,} of {totals.units:,} units left the calibrated range"
+    return f"{totals.exceedances:,} of {_units(totals.units)} left the calibrated range"
 
 
 def _cost(harm: Harm) -> str:
     if harm.change_db is None or harm.production is None:
         return "what that costs cannot be predicted, because a sketch or a range is missing"
-    moved = "fell" if harm.change_db < 0 else "rose"
-    clipped = percent(harm.production.clipped_energy_share)
+    clipped = _percent(harm.production.clipped_energy_share)
     where = "the range an absmax quantizer would have" if harm.assumed else "the frozen range"
-    return (
-        f"at {where} predicted SQNR {moved} by {abs(harm.change_db):.1f} dB and {clipped} of the "
-        "energy is clipped"
-    )
+    return f"at {where} {_moved(harm.change_db)} and {clipped} of the energy is clipped"
 
 
-def point_sentence(
-    verdict: Verdict,
-    totals: PointTotals,
-    bound: ObservedBound | None,
-    harm: Harm,
-    detectable: float | None,
-) -> str:
+def _moved(change_db: float) -> str:
+    if abs(change_db) < 0.05:
+        return "predicted SQNR stayed the same"
+    moved = "fell" if change_db < 0 else "rose"
+    return f"predicted SQNR {moved} by {abs(change_db):.1f} dB"
+
+
+def point_sentence(found: Findings) -> str:
     """Say what was found at one point."""
-    if verdict is Verdict.NO_DATA:
+    sentence = _sentence(found)
+    return f"{sentence}; {found.non_finite}" if found.non_finite else sentence
+
+
+def _sentence(found: Findings) -> str:
+    if found.verdict is Verdict.NO_DATA:
         return "no unit was observed here"
-    if verdict is Verdict.BLIND:
+    if found.verdict is Verdict.BLIND:
         return "it fired in calibration, but never in production while requests were observed"
+    bound, totals = found.bound, found.totals
     if bound is None:
-        return f"{totals.units:,} units were observed, but there is no bound to compare them with"
-    if verdict is Verdict.DRIFTED_HARMFUL:
-        return f"{_exceeded(totals)}, more than bad luck explains; {_cost(harm)}"
-    if verdict is Verdict.DRIFTED_HARMLESS:
+        seen = f"{_units(totals.units)} observed, but there is no bound to compare them with"
+        return f"{seen}; yet {_cost(found.harm)}" if found.harmful else seen
+    if found.evidence is not None and found.evidence.alarm is not None:
+        little = "" if found.verdict is Verdict.DRIFTED_HARMFUL else ", but it does little harm"
         return (
-            f"{_exceeded(totals)}, more than bad luck explains, but it does little harm: "
-            f"{_cost(harm)}"
+            f"{_exceeded(totals)}, more than bad luck explains{little}; it began "
+            f"{_since(found.evidence.alarm)}; {_cost(found.harm)}"
         )
-    if verdict is Verdict.LEARNING:
-        floor = "at any rate" if detectable is None else f"below {percent(detectable)}"
-        return (
-            f"the reference has only {bound.units:,} units: exceedances {floor} can never be "
-            f"told from bad luck; {_exceeded(totals)}"
+    return _without_alarm(found, bound)
+
+
+def _without_alarm(found: Findings, bound: ObservedBound) -> str:
+    parts = [_exceeded(found.totals)]
+    evidence, reference = found.evidence, f"{_units(bound.units)} of reference"
+    if found.nearly and evidence is not None:
+        parts[0] += f", more than {reference} explain"
+        more = evidence.to_alarm
+        short = (
+            f"the evidence is {'just' if more == 1 else 'still'} short of the alarm "
+            f"(10^{evidence.log10_latest:.1f} of 10^{found.log10_threshold:.1f})"
         )
-    seen = "" if detectable is None else f", and below {percent(detectable)} none could be seen"
-    return f"{_exceeded(totals)}: as chance has it with {bound.units:,} reference units{seen}"
+        if more is not None:
+            row = "unit" if more == 1 else "units in a row"
+            short += f", {more:,} more such {row} would raise it"
+        parts.append(short)
+    elif found.verdict is Verdict.LEARNING:
+        floor = "at any rate" if found.detectable is None else f"below {_percent(found.detectable)}"
+        parts.append(
+            f"the reference has only {_units(bound.units)}, so exceedances {floor} can never be "
+            "told from bad luck"
+        )
+    else:
+        parts[0] += f", as chance has it with {reference}"
+        if found.detectable is not None:
+            parts.append(f"less than {_percent(found.detectable)} could never be told from chance")
+    if found.suspected:
+        parts.append(f"{'' if found.nearly else 'yet '}{_cost(found.harm)}")
+    return "; ".join(parts)
+
+
+def _since(alarm: Alarm) -> str:
+    if not alarm.since_ns:
+        return "with the first window"
+    moment = datetime.fromtimestamp(alarm.since_ns / 1e9, UTC)
+    return f"about {moment:%Y-%m-%d %H:%M:%S} UTC"
 
 
 def model_sentence(
@@ -99,6 +231,7 @@ def model_sentence(
     count = {one: sum(point.verdict is one for point in points) for one in Verdict}
     drifted = count[Verdict.DRIFTED_HARMFUL] + count[Verdict.DRIFTED_HARMLESS]
     blind = count[Verdict.BLIND]
+    suspected = [point for point in points if point.suspected]
     parts: list[str] = []
     if verdict is Verdict.NO_DATA:
         parts.append("nothing was observed")
@@ -109,20 +242,41 @@ def model_sentence(
             f"the reference is too small to judge {_points(count[Verdict.LEARNING])} of "
             f"{len(points)}"
         )
-    elif verdict is Verdict.NOT_DRIFTED:
+    elif verdict is Verdict.NOT_DRIFTED and not suspected:
         parts.append("traffic stays inside the calibrated ranges as far as chance allows")
+    elif verdict is Verdict.NOT_DRIFTED:
+        parts.append("no alarm yet")
     if drifted and alarm is not None:
-        harmful = count[Verdict.DRIFTED_HARMFUL]
-        kind = f"{harmful} of them with harm" if harmful else "none of them with harm"
-        parts.append(
-            f"traffic left the calibrated range at {_points(drifted)} of {len(points)}, {kind}; "
-            f"the first alarm came after {alarm.observed:,} observed units"
-        )
+        parts.append(_drift(drifted, count[Verdict.DRIFTED_HARMFUL], len(points), alarm))
     if blind:
         parts.append(f"{_points(blind)} of {len(points)} never fired and cannot be judged")
+    if suspected:
+        parts.append(_suspicion(suspected, len(points)))
     if count[Verdict.NO_REFERENCE] and verdict is not Verdict.NO_REFERENCE:
-        parts.append(f"{_points(count[Verdict.NO_REFERENCE])} have no reference")
+        parts.append(f"{_points(count[Verdict.NO_REFERENCE])} without a reference")
+    broken = sum(bool(point.nan_elements or point.infinite_elements) for point in points)
+    if broken:
+        parts.append(f"NaN or Inf at {_points(broken)} of {len(points)}")
     return "; ".join(parts)
+
+
+def _drift(drifted: int, harmful: int, points: int, alarm: Alarm) -> str:
+    kind = f"{harmful} of them with harm" if harmful else "none of them with harm"
+    if drifted == 1:
+        kind = "with harm" if harmful else "without harm"
+    return (
+        f"traffic left the calibrated range at {_points(drifted)} of {points}, {kind}; "
+        f"the first alarm came after {_units(alarm.observed).replace(' ', ' observed ')}"
+    )
+
+
+def _suspicion(suspected: list[PointAssessment], points: int) -> str:
+    said = f"suspected: {_points(len(suspected))} of {points}"
+    known = [one for one in suspected if one.sqnr_change_db is not None]
+    if not known:
+        return said
+    worst = min(known, key=lambda one: one.sqnr_change_db or 0.0)
+    return f"{said}, worst {worst.name} ({_moved(worst.sqnr_change_db or 0.0)})"
 
 
 def _points(count: int) -> str:

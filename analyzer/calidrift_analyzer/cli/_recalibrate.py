@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from calidrift_agent._command_line import Invocation
+from calidrift_analyzer.cli._assessed import note_skipped
 from calidrift_analyzer.cli._output import Output
 from calidrift_analyzer.collect import collect
 from calidrift_analyzer.config import AnalyzerConfig, ModelContract, load_config
@@ -86,8 +87,7 @@ def _production(
             collected = collect(config.state_dirs, store)
         observed = store.observed(contract.name)
         totals = store.totals(contract.name, observed[0].profile) if observed else None
-    for skipped in collected.skipped:
-        out.note(f"skipped {skipped.path}: {skipped.reason}")
+    note_skipped(out, collected)
     if totals is not None and any(point.units for point in totals.points):
         return Production.of_totals(totals)
     if required:

@@ -1,5 +1,6 @@
 """Collect: bring what agents have written into the store, each window exactly once."""
 
+import os
 from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
@@ -26,10 +27,10 @@ def collect(state_dirs: Iterable[Path], store: Store) -> CollectReport:
     summed, as one COARSE window, so no count is lost. The last, open window of a process counts
     once the process is dead. Nothing in the directories is changed.
 
-    A file that cannot be read is named in the report, and the rest goes on.
+    A file or directory that cannot be read is named in the report, and the rest goes on.
 
     Args:
-        state_dirs: The directories; one that does not exist yet is empty.
+        state_dirs: The directories; one that does not exist (yet) is named in the report.
         store: Where to.
 
     Returns:
@@ -41,12 +42,25 @@ def collect(state_dirs: Iterable[Path], store: Store) -> CollectReport:
     tally = Tally()
     batch = store.next_batch()
     for folder in dict.fromkeys(path.resolve() for path in state_dirs):
+        _require_listable(folder, tally)
         _collect_profiles(folder / _PROFILES, store, tally)
         with ExitStack() as opened:
             for reader in _readers(folder, tally, opened):
                 collect_windows(reader, store, batch, tally)
         collect_captures(folder, store, tally)
     return tally.report()
+
+
+def _require_listable(folder: Path, tally: Tally) -> None:
+    """Note a directory that cannot be listed: `Path.glob` finds it empty and says nothing."""
+    try:
+        os.scandir(folder).close()
+    except OSError as error:
+        tally.skip(
+            folder,
+            f"this state directory cannot be listed ({error.strerror}); check state_dirs, that "
+            "the service has started, and that this user may read it",
+        )
 
 
 def _readers(folder: Path, tally: Tally, opened: ExitStack) -> list[StateReader]:

@@ -99,6 +99,11 @@ class PointAssessment:
         log10_evidence: Largest log10 e-value so far (latched); the alarm stands at
             `ModelAssessment.log10_threshold`.
         alarm: The first crossing.
+        suspected: No alarm, yet no calm either: the evidence is at least halfway (in powers of ten)
+            to the alarm; or more energy is clipped and predicted SQNR has fallen by 6 dB (1 dB
+            where there is no bound to judge by).
+        exceedances_to_alarm: Further units, all above the bound, that would raise the alarm from
+            where it stands now; where it is raised already, or never can be, `None`.
         detectable_exceedance: Smallest exceedance that could ever raise the alarm.
         sqnr_calibration_db: Predicted SQNR of the calibration sketch at the frozen clip range, dB.
         sqnr_production_db: The same for the production sketch.
@@ -111,6 +116,8 @@ class PointAssessment:
             affine) would take from the calibration sketch stands in for it.
         lowest: Exact minimum of the production values.
         highest: Exact maximum of the production values.
+        nan_elements: NaN seen in production, elements; a unit that holds one exceeds its bound.
+        infinite_elements: The same of infinities.
     """
 
     name: str
@@ -126,6 +133,8 @@ class PointAssessment:
     reference_units: int | None = None
     log10_evidence: float | None = None
     alarm: Alarm | None = None
+    suspected: bool = False
+    exceedances_to_alarm: int | None = None
     detectable_exceedance: float | None = None
     sqnr_calibration_db: float | None = None
     sqnr_production_db: float | None = None
@@ -137,6 +146,8 @@ class PointAssessment:
     clip_assumed: bool = False
     lowest: float | None = None
     highest: float | None = None
+    nan_elements: int = 0
+    infinite_elements: int = 0
 
 
 @final
@@ -161,7 +172,8 @@ class ModelAssessment:
         verdict: What it comes to.
         sentence: The verdict in words.
         next_step: What to do about it.
-        points: Worst first: by verdict, then by ΔSQNR, then by evidence.
+        points: Worst first: by verdict, suspected and non-finite ones before calm ones; then by
+            ΔSQNR, then by evidence.
         alpha: False alarm probability over the whole life of the watch, all points together.
         log10_threshold: log10 of points tested ÷ alpha.
         units: Units observed.

@@ -5,7 +5,7 @@ import time
 import duckdb
 
 import calidrift_agent
-from calidrift_analyzer.errors import StoreVersionError
+from calidrift_analyzer.errors import StoreError, StoreVersionError
 from calidrift_analyzer.store._sql import migrations, query
 
 __all__ = ["migrate"]
@@ -24,6 +24,7 @@ def migrate(connection: duckdb.DuckDBPyConnection, shown: str) -> tuple[int, ...
     Raises:
         StoreVersionError: The ledger holds a step that this version does not know. Nothing was
             changed.
+        StoreError: There are tables, but no ledger: somebody else's database. Nothing was changed.
     """
     known = migrations()
     exists = connection.execute(query("ledger_exists")).fetchone()
@@ -31,6 +32,11 @@ def migrate(connection: duckdb.DuckDBPyConnection, shown: str) -> tuple[int, ...
     if exists is not None:
         rows = connection.execute(query("ledger")).fetchall()
         applied = {int(number): (name, writer) for number, name, writer in rows}
+    elif (stranger := connection.execute(query("strangers")).fetchone()) is not None:
+        raise StoreError(
+            f"the database {shown} belongs to something else (it has a table {stranger[0]!r}); it "
+            "was left as it was: name another database, or a new file"
+        )
     newest = known[-1].number
     foreign = [number for number in applied if number > newest]
     if foreign:

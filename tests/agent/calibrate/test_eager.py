@@ -1,4 +1,5 @@
 import logging
+import threading
 import warnings
 
 import numpy as np
@@ -9,10 +10,10 @@ from torch import nn
 import calidrift_agent._calibrate._record as record
 from calidrift_agent._calibrate import CalibrateOptions, calibrate
 from calidrift_agent._points import discover, fingerprint_of
-from calidrift_agent._profile import CalibrationProfile
+from calidrift_agent._profile import CalibrationProfile, ObservedBound
 from calidrift_agent._sketch import MagnitudeSketch
 from calidrift_agent._vocabulary import Instrument
-from calidrift_agent.errors import AttachError
+from calidrift_agent.errors import AttachError, ConfigurationError
 
 NAN, INF = float("nan"), float("inf")
 
@@ -111,6 +112,19 @@ def test_keyword_inputs_of_layers_are_seen():
 
     profile = calibrate(Keyword().eval(), [torch.tensor([[3.0, -4.0]])])
     assert profile.points["fc:input"].observed_bound.value == 4.0
+
+
+def test_the_input_of_a_layer_is_found_behind_its_other_keywords():
+    class Upsample(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.up = nn.ConvTranspose1d(1, 1, 3)
+
+        def forward(self, x):
+            return self.up(output_size=[6], input=x)
+
+    profile = calibrate(Upsample().eval(), [torch.tensor([[[3.0, -4.0, 1.0, 0.0]]])])
+    assert profile.points["up:input"].observed_bound.value == 4.0
 
 
 def test_windows_folded_into_the_batch_belong_to_their_row():
@@ -239,17 +253,71 @@ def test_weights_outputs_and_gradients_are_untouched(tiny_cnn):
     assert not tiny_cnn.training
 
 
+def test_other_threads_run_the_model_undisturbed_and_unobserved():
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)).eval()
+    stop, failures = threading.Event(), []
+
+    def serve():
+        while not stop.is_set():
+            try:
+                model(torch.full((5, 2), 1000.0))
+            except Exception as error:
+                failures.append(error)
+
+    servers = [threading.Thread(target=serve) for _ in range(2)]
+    for server in servers:
+        server.start()
+    try:
+        for _ in range(100):
+            bound = calibrate(model, [torch.ones(3, 2)] * 2).points["0:input"].observed_bound
+            assert (bound.value, bound.units) == (1.0, 6)
+    finally:
+        stop.set()
+        for server in servers:
+            server.join(30)
+    assert failures == []
+
+
 # --- what cannot be measured ------------------------------------------------------------------
 
 
-def test_values_that_are_not_finite_are_counted_and_in_no_bound():
+def test_units_that_are_not_finite_raise_the_rank_and_not_the_bound():
     model = nn.Sequential(nn.Linear(2, 2)).eval()
     batch = torch.tensor([[1.0, NAN], [-INF, 0.5], [NAN, INF], [0.25, -0.25]])
     point = calibrate(model, [batch]).points["0:input"]
-    assert point.observed_bound.top == (1.0, 0.5, 0.25)
-    assert point.observed_bound.units == 3
+    assert point.observed_bound == ObservedBound(value=0.25, rank=4, units=4, top=(0.25,))
     assert (point.sketch.nan_count, point.sketch.inf_count, point.sketch.count) == (2, 2, 4)
     assert (point.sketch.minimum, point.sketch.maximum) == (-0.25, 1.0)
+
+
+def test_a_unit_is_broken_if_any_call_of_a_shared_layer_was():
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(2, 2)
+
+        def forward(self, x):
+            return self.fc(self.fc(x).nan_to_num(0.0, 0.0, 0.0) * 0 + 1)
+
+    point = calibrate(Twice().eval(), [torch.tensor([[NAN, 1.0], [3.0, 1.0], [2.0, 1.0]])])
+    assert point.points["fc:input"].observed_bound == ObservedBound(3.0, 2, 3, (3.0, 2.0))
+
+
+def test_calibration_and_production_agree_on_which_units_are_outside():
+    """Row by row: what calibration takes for infinitely large, production counts as exceeding."""
+    from calidrift_agent._taps._measure import extremes_of
+
+    rng = np.random.default_rng(4)
+    values = rng.standard_normal((64, 5)).astype(np.float32)
+    values[rng.random(values.shape) < 0.05] = NAN
+    values[rng.random(values.shape) < 0.05] = INF
+    batch = torch.from_numpy(values)
+    bound = calibrate(nn.Linear(5, 1).eval(), [batch]).points[":input"].observed_bound
+    found = extremes_of(batch, 64, None, (-INF, INF))
+    absmax = np.maximum(np.abs(found.highs), np.abs(found.lows))
+    absmax[list(found.broken)] = INF
+    assert bound.units == 64
+    assert (absmax > bound.value).sum() == len(found.broken) == bound.rank - 1 > 5
 
 
 def test_a_point_without_a_finite_value_has_no_bound_and_is_listed(caplog):
@@ -297,6 +365,7 @@ def test_zero_element_activations_have_no_bound(caplog):
 
     profile = calibrate(Empty().eval(), [torch.ones(3, 2)])
     assert profile.unobserved == ("two:input",)
+    assert profile.points["one:input"].observed_bound.units == 3
 
 
 def test_layers_fed_with_something_else_than_floats_are_left_alone():
@@ -319,6 +388,53 @@ def test_layers_fed_with_something_else_than_floats_are_left_alone():
     assert set(profile.unobserved) == {"odd:input", "odd:output", "text:input", "text:output"}
 
 
+@pytest.mark.parametrize("kind", ["sparse", "nested", "jagged"])
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_layers_fed_with_tensors_without_rows_are_left_alone(kind):
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.odd = nn.Linear(2, 2), nn.Linear(2, 2)
+
+        def forward(self, x):
+            if kind == "sparse":
+                self.odd(x.to_sparse())
+            else:
+                layout = torch.jagged if kind == "jagged" else torch.strided
+                self.odd(torch.nested.nested_tensor([x[:1], x[1:]], layout=layout))
+            return self.one(x)
+
+    profile = calibrate(Model().eval(), [torch.ones(3, 2)])
+    assert profile.unobserved == ("odd:input",)
+    assert profile.points["one:input"].observed_bound.units == 3
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_an_encoder_that_packs_its_padded_input_is_refused_with_the_reason():
+    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+
+    class Encoder(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = nn.TransformerEncoder(layer, 1)
+
+        def forward(self, x, padding):
+            return self.inner(x, src_key_padding_mask=padding)
+
+    padding = torch.tensor([[False, False, True], [False, False, False]])
+    with pytest.raises(AttachError, match="nested or sparse"):
+        calibrate(Encoder().eval(), [{"x": torch.ones(2, 3, 8), "padding": padding}])
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"rank": "1"}, {"rank": 1.5}, {"rank": True}, {"data_fingerprint": 7}, {"preprocessing": b""}],
+)
+def test_options_of_another_type_are_refused_before_the_work(wrong):
+    with pytest.raises(ConfigurationError, match=next(iter(wrong))):
+        CalibrateOptions(**wrong)
+
+
 def test_a_model_none_of_whose_points_fires_is_refused():
     class Idle(nn.Module):
         def __init__(self):
@@ -328,7 +444,7 @@ def test_a_model_none_of_whose_points_fires_is_refused():
         def forward(self, x):
             return x
 
-    with pytest.raises(AttachError, match="none of the 1 points fired"):
+    with pytest.raises(AttachError, match="none of the 1 points fired with a dense"):
         calibrate(Idle().eval(), [torch.ones(1, 2)])
 
 

@@ -225,7 +225,13 @@ def test_too_large_rows_are_dropped_and_counted(make_writer):
 
 @pytest.mark.parametrize(
     "inputs",
-    [{}, {"x": np.zeros(2, np.complex64)}, {"x": np.array(["text"])}, {"x": "text"}],
+    [
+        {},
+        {"x": np.zeros(2, np.complex64)},
+        {"x": np.array(["text"])},
+        {"x": "text"},
+        {"\ud800": np.zeros(2)},
+    ],
 )
 def test_unsuitable_inputs_are_dropped(make_writer, inputs):
     writer = make_writer()
@@ -254,6 +260,13 @@ def test_redaction_has_the_last_word(make_writer):
     assert writer.offer(make_row(4.0)) is DropReason.UNSUITABLE_INPUT
     assert writer.offer(make_row(2.0)) is None
     assert not only_capture(writer).inputs["x"].any()
+
+
+@pytest.mark.parametrize("word", [7, [1], np.zeros(3)])
+def test_a_redaction_that_answers_something_else_keeps_nothing(make_writer, word):
+    writer = make_writer(redact=lambda inputs: word)
+    assert writer.offer(make_row()) is DropReason.UNSUITABLE_INPUT
+    assert writer.count == 0
 
 
 def test_wrong_maxima_are_refused(make_writer):
@@ -343,6 +356,13 @@ def test_every_truncation_is_refused(capture_path):
         ({"points": "[]"}, "names 0 points"),
         ({"points": '["a","b","c"]'}, "do not fit their digest"),
         ({"points": "7"}, "damaged"),
+        ({"points": "[" * 100_000}, "damaged"),
+        ({"version": "0"}, "count from 1"),
+        ({"id": "../../etc/passwd"}, "not one of ours"),
+        ({"row": "-1"}, "impossible"),
+        ({"time_ns": "9" * 30}, "impossible"),
+        ({"bfloat16": '["y"]'}, "no bfloat16 patterns"),
+        ({"bfloat16": '["x"]'}, "no bfloat16 patterns"),
     ],
 )
 def test_damaged_text_is_refused(capture_path, text, message):
@@ -382,6 +402,34 @@ def test_a_file_larger_than_any_capture_is_not_read(capture_path, monkeypatch):
         read_capture(capture_path)
 
 
+@pytest.mark.parametrize("length", [0, 1, 10**9, 2**63, 2**64 - 1])
+def test_a_header_that_lies_about_its_length_is_refused(capture_path, length):
+    blob = capture_path.read_bytes()
+    capture_path.write_bytes(struct.pack("<Q", length) + blob[8:])
+    with pytest.raises(CaptureError, match="not a safetensors file"):
+        read_capture(capture_path)
+
+
+@pytest.mark.parametrize("name", ["capture.safetensors", "index.json"])
+def test_a_pipe_or_device_among_the_captures_is_not_waited_for(capture_path, name):
+    path = capture_path.parent / name
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+    with pytest.raises(CaptureError, match="not a file"):
+        read_capture(path if name != "index.json" else capture_path)
+    path.unlink()
+    path.symlink_to("/dev/zero")
+    with pytest.raises(CaptureError, match="not a file"):
+        read_capture(path if name != "index.json" else capture_path)
+    with pytest.raises(CaptureError, match="null"):
+        read_capture("a\0b")
+
+
+def index_text(**changes) -> str:
+    index = CaptureIndex("net", "", "", 9, 1, 4, 0)
+    return json.dumps({**json.loads(index.to_json()), **changes})
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -390,6 +438,11 @@ def test_a_file_larger_than_any_capture_is_not_read(capture_path, monkeypatch):
         ('{"version": 1}', "damaged"),
         ("{}", "damaged"),
         ('{"version": 2}', "format 2"),
+        ("[" * 100_000, "cannot be read"),
+        (index_text(seen="many"), "damaged"),
+        (index_text(seen=-3), "damaged"),
+        (index_text(reservoir=True), "damaged"),
+        (index_text(model=None), "damaged"),
     ],
 )
 def test_a_damaged_index_is_refused(capture_path, content, message):

@@ -24,6 +24,10 @@ def test_defaults():
         {"max_bytes": 100, "max_sample_bytes": 101},
         {"reservoir": 513},
         {"inputs": "image"},
+        {"inputs": (3,)},
+        {"redact": "mask"},
+        {"seed": -1},
+        {"seed": "x"},
     ],
 )
 def test_unusable_options_are_refused(options):

@@ -18,7 +18,7 @@ class Word(StrEnum):
 
 class Flag(IntFlag):
     EARLY = 1
-    SPLIT = 4
+    COARSE = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Bound:
         (float("nan"), None),
         (float("-inf"), None),
         (Word.INPUT, "input"),
-        (Flag.EARLY | Flag.SPLIT, 5),
+        (Flag.EARLY | Flag.COARSE, 5),
         (Bound(1.5, Path("a/b")), {"value": 1.5, "where": "a/b"}),
         ({Word.INPUT: 1, 2: (3,)}, {"input": 1, "2": [3]}),
         (MappingProxyType({"a": {1, 0}}), {"a": [0, 1]}),

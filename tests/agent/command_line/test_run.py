@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 from typing import Annotated
 
 import pytest
@@ -296,3 +297,33 @@ def test_warnings_of_libraries_are_for_developers(words, shown):
 
     assert ended.returncode == 0
     assert ("FutureWarning" in ended.stderr) is shown
+
+
+@pytest.mark.parametrize(
+    ("closed", "words", "status"),
+    [
+        (">&-", "--version", 0),
+        (">&-", "nope", 2),
+        (">&-", "nope --json", 2),
+        ("2>&-", "nope --json", 2),
+        (">&- 2>&- <&-", "nope --json", 2),
+        (">/dev/full", "nope --json", 2),
+    ],
+)
+def test_closed_and_full_streams_change_no_exit_status(closed, words, status):
+    main = "from calidrift_agent._command_line import main; main()"
+    line = f'exec "$0" -c "{main}" {words} {closed}'
+    ended = subprocess.run(
+        ["sh", "-c", line, sys.executable], capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == status
+    assert "Traceback" not in ended.stderr
+    assert "internal error" not in ended.stderr
+
+
+def test_a_document_that_finds_no_room_is_one_sentence():
+    with Path("/dev/full").open("w") as full:
+        ended = process("invocation.emit({'n': 1})", "--json", stdout=full)
+    assert ended.returncode == 2
+    assert "cannot be written to standard output" in ended.stderr
+    assert "Traceback" not in ended.stderr

@@ -174,17 +174,82 @@ def test_a_dead_activation_is_zero_and_not_absent():
     assert value(samples, "activation_absmax", point="conv:input") == 0.0
 
 
-def test_points_beyond_the_limit_are_counted():
-    points = tuple(PointMeta(f"layer{i}:input", 1.0) for i in range(100))
-    samples = scrape(WatchCollector(lambda: make_snapshot(points=points)))
-    shown = {dict(labels)["point"] for name, labels in samples if "point" in dict(labels)}
-    assert len(shown) == 64
-    assert value(samples, "agent_points_omitted") == 36
-    assert value(samples, "agent_points_expected") == 100
-    none = scrape(WatchCollector(lambda: make_snapshot(points=points), max_points=0))
-    assert not any("point" in dict(labels) for _, labels in none)
-    with pytest.raises(ConfigurationError, match="max_points"):
-        WatchCollector(max_points=-1)
+class Large:
+    """A watch of 10 points whose figures a test sets, scraped with room for 4."""
+
+    def __init__(self, bound: float | None = 2.0, limit: int = 4):
+        self.points = tuple(PointMeta(f"layer{row}:input", bound, -1.0, 1.0) for row in range(10))
+        self.buffer = WindowBuffer(10, window_seconds=10.0, now_ns=0)
+        self.recent = np.full(10, -np.inf)
+        self.collector = WatchCollector(self.snapshot, max_points=limit)
+
+    def snapshot(self) -> ExportSnapshot:
+        return ExportSnapshot(make_meta(points=self.points), self.buffer.total(), self.recent)
+
+    def fire(self, **magnitudes: float) -> None:
+        self.buffer.counts[:, [CountColumn.ROWS, CountColumn.CLIP_ELEMENTS]] += 100
+        self.recent = np.full(10, 0.5)
+        for name, magnitude in magnitudes.items():
+            self.recent[int(name.removeprefix("layer"))] = magnitude
+
+    def shown(self) -> set[str]:
+        samples = scrape(self.collector)
+        names = {dict(labels)["point"] for _, labels in samples if "point" in dict(labels)}
+        assert value(samples, "agent_points_omitted") == 10 - len(names)
+        assert value(samples, "agent_points_expected") == 10
+        return {name.removesuffix(":input") for name in names}
+
+
+class TestLargeModels:
+    def test_half_of_the_places_go_to_the_worst_points_at_once(self):
+        large = Large()
+        assert large.shown() == set(), "nothing observed yet: no order to go by"
+        large.fire(layer7=1.9, layer3=1.2, layer5=1.0)
+        assert large.shown() == {"layer7", "layer3"}
+
+    def test_a_point_that_leaves_its_bound_later_joins_and_nobody_leaves(self):
+        large = Large()
+        large.fire(layer7=1.9, layer3=1.2)
+        assert large.shown() == {"layer7", "layer3"}
+        large.fire(layer0=2.1)  # chance, not drift
+        assert large.shown() == {"layer7", "layer3"}
+        large.fire(layer1=2.6, layer8=9.0, layer9=3.0)
+        assert large.shown() == {"layer7", "layer3", "layer8", "layer9"}
+        large.fire(layer2=99.0)
+        assert large.shown() == {"layer7", "layer3", "layer8", "layer9"}
+
+    def test_a_point_beyond_a_bound_of_zero_is_the_worst(self):
+        large = Large(limit=2)
+        large.points = (*large.points[:9], PointMeta("layer9:input", 0.0))
+        large.fire(layer4=50.0, layer9=0.1)
+        assert large.shown() == {"layer4", "layer9"}
+        large = Large(limit=1)
+        large.points = (*large.points[:9], PointMeta("layer9:input", 0.0))
+        large.fire(layer9=0.0)
+        assert large.shown() == {"layer0"}
+
+    def test_without_bounds_the_share_of_clipped_elements_decides(self):
+        large = Large(bound=None)
+        large.fire(layer2=1000.0)
+        large.buffer.counts[[4, 5, 6, 8], CountColumn.CLIP_LOW] = (1, 4, 2, 3)
+        large.buffer.counts[9, CountColumn.CLIP_HIGH] = 5
+        assert large.shown() == {"layer5", "layer6", "layer8", "layer9"}
+
+    def test_with_equal_ratios_the_share_of_clipped_elements_decides(self):
+        large = Large()
+        large.fire()
+        large.buffer.counts[[4, 8], CountColumn.CLIP_HIGH] = (1, 4)
+        assert large.shown() == {"layer4", "layer8"}
+
+    def test_a_limit_of_nothing_shows_no_point(self):
+        large = Large(limit=0)
+        large.fire(layer1=99.0)
+        assert large.shown() == set()
+        with pytest.raises(ConfigurationError, match="max_points"):
+            WatchCollector(max_points=-1)
+
+    def test_a_model_that_just_fits_is_shown_whole(self):
+        assert len(Large(limit=10).shown()) == 10
 
 
 def test_registering_does_not_collect_and_claims_every_name():

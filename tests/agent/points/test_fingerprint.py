@@ -138,3 +138,33 @@ def test_where_a_dynamic_size_is_read_from_does_not_matter(mixed, copy_graph):
     size.args = (x, *size.args[1:])
     changed.recompile()
     assert fingerprint_of(changed) == fingerprint_of(mixed.graph)
+
+
+class Buffered(nn.Module):
+    def __init__(self, tensor):
+        super().__init__()
+        self.register_buffer("table", tensor)
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda values: values.to_sparse(),
+        lambda values: torch.quantize_per_tensor(values, 1.0, 0, torch.qint32),
+        lambda values: torch.complex(values, values).conj(),
+    ],
+    ids=["sparse", "quantized", "conjugated"],
+)
+@pytest.mark.filterwarnings("ignore")  # torch warns that quantized tensors are deprecated
+def test_one_value_in_the_middle_of_a_large_odd_tensor_is_another_model(form):
+    values = torch.arange(5000.0)
+    other = values.clone()
+    other[2500] = 7.0
+    one, same, two = (fingerprint_of(Buffered(form(v))) for v in (values, values.clone(), other))
+    assert one.weights == same.weights != two.weights
+
+
+@pytest.mark.parametrize("model", [nn.Linear(2, 2, device="meta"), nn.LazyLinear(2)])
+def test_weights_without_values_are_refused(model):
+    with pytest.raises(AttachError, match="has no values"):
+        fingerprint_of(model)

@@ -117,6 +117,8 @@ def test_a_torchscript_module_is_refused():
     with warnings.catch_warnings():
         # TorchScript is deprecated as a whole; that is why it is refused.
         warnings.simplefilter("ignore", DeprecationWarning)
-        scripted = torch.jit.trace(nn.Linear(2, 2).eval(), torch.zeros(1, 2))
-    with pytest.raises(AttachError, match="TorchScript"):
-        discover(scripted)
+        traced = torch.jit.trace(nn.Linear(2, 2).eval(), torch.zeros(1, 2))
+        scripted = torch.jit.script(nn.Linear(2, 2).eval())
+    for model in (traced, scripted):
+        with pytest.raises(AttachError, match="TorchScript"):
+            discover(model)

@@ -60,11 +60,40 @@ def test_the_law_notices_a_bound_of_the_wrong_rank():
     assert abs(coverage_error(2, 1)) > 4
 
 
-def test_units_without_a_finite_value_are_in_no_bound():
-    bound = ObservedBound.from_absmax([math.nan, 2.0, math.inf, 1.0])
-    assert bound == ObservedBound(value=2.0, rank=1, units=2, top=(2.0, 1.0))
+def test_units_that_are_not_finite_count_as_infinitely_large():
+    bound = ObservedBound.from_absmax([math.nan, 2.0, math.inf, 1.0, 2.0], rank=2)
+    assert bound == ObservedBound(value=2.0, rank=4, units=5, top=(2.0, 2.0, 1.0))
+    broken = [math.nan] * 40
+    assert ObservedBound.from_absmax([*broken, 3.0]) == ObservedBound(3.0, 41, 41, (3.0,))
     assert ObservedBound.from_absmax([math.nan, math.inf]) is None
     assert ObservedBound.from_absmax([]) is None
+
+
+def exceedance_error(*, honest: bool) -> float:
+    """z-score of exceedances against rank / (n + 1) where every tenth unit is not finite.
+
+    A planted mutant (`honest=False`) leaves those units out of the reference, as if they could
+    not happen again.
+    """
+    rng, n, trials = np.random.default_rng(11), 30, 4000
+    exceeded, expected, variance = 0, 0.0, 0.0
+    for _ in range(trials):
+        units = np.where(rng.random(n + 1) < 0.1, math.nan, np.abs(rng.standard_normal(n + 1)))
+        reference, new = units[:-1], units[-1]
+        bound = ObservedBound.from_absmax(reference if honest else reference[reference >= 0])
+        assert bound is not None
+        exceeded += not new <= bound.value
+        chance = bound.rank / (bound.units + 1)
+        expected, variance = expected + chance, variance + chance * (1 - chance)
+    return (exceeded - expected) / math.sqrt(variance)
+
+
+def test_broken_units_are_exchangeable_too():
+    assert abs(exceedance_error(honest=True)) < 4
+
+
+def test_the_law_notices_broken_units_that_were_left_out():
+    assert abs(exceedance_error(honest=False)) > 4
 
 
 def test_with_fewer_finite_units_than_the_rank_the_smallest_is_taken():
@@ -89,7 +118,12 @@ def test_ranks_outside_the_kept_ones_are_refused(rank):
 @pytest.mark.parametrize(
     ("value", "rank", "units", "top"),
     [
-        (1.0, 2, 5, (1.0,)),
+        (1.0, 2, 1, (1.0,)),
+        (1.0, 0, 5, (1.0,)),
+        (1.0, 1, 5, ()),
+        (1.0, 1, 2, (2.0, 1.0)),
+        (2.0, 2, 2, (2.0, 1.0)),
+        (1.0, 4, 4, (2.0, 1.0, 0.5, 0.25)),
         (1.0, 1, 0, (1.0,)),
         (2.0, 1, 5, (1.0,)),
         (1.0, 1, 5, (1.0, 2.0)),

@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from calidrift_agent._profile import CalibrationProfile
-from calidrift_agent.errors import ProfileError, ProfileFormatError
+from calidrift_agent._profile import CalibrationProfile, Fingerprint, PointProfile
+from calidrift_agent.errors import ConfigurationError, ProfileError, ProfileFormatError
 
 
 def test_round_trip_is_exact(full, tmp_path):
@@ -126,9 +126,16 @@ def edited(profile, change) -> str:
         (lambda c: c["points"][3]["clip_bound"].update(hi=10**400), "not a finite number"),
         (lambda c: c["points"][3]["clip_bound"].update(lo=1e9), "must be finite and rising"),
         (lambda c: c["points"][3]["observed_bound"].update(value=None), "must be a number"),
-        (lambda c: c["points"][3]["observed_bound"].update(rank=9), "the rank must be 1 to 32"),
+        (lambda c: c["points"][3]["observed_bound"].update(rank=9), "the rank must be 1 up to"),
+        (lambda c: c["points"][3]["observed_bound"].update(rank=1), "not of rank 1"),
         (lambda c: c["points"][3]["sketch"].update(cells=[[9999, 1]]), "cell"),
         (lambda c: c["points"][3]["sketch"].update(cells=[[1, -1]]), "count"),
+        (lambda c: c["points"][3]["sketch"].update(cells=[[True, 1]]), "pairs of a cell"),
+        (lambda c: c["points"][3]["sketch"].update(cells=[[5, 2**62], [6, 2**62]]), r"2\*\*63"),
+        (lambda c: c["points"][3]["sketch"].update(max=10**400), "an extreme"),
+        (lambda c: c["points"][3].update(name="\ud800"), "UTF-8"),
+        (lambda c: c["points"][3]["clip_bound"].update(dtype="\ud800"), "digest"),
+        (lambda c: c["fingerprint"].update(data="\ud800"), "UTF-8"),
         (lambda c: c["points"][3].update(sketch=[1] * 100), "must be an object"),
         (lambda c: c["fingerprint"].update(versions={"a": 1}), "must hold texts only"),
         (lambda c: c.update(fingerprint=None), "must be an object"),
@@ -165,6 +172,37 @@ def test_an_enormous_file_is_refused_without_reading_it(tmp_path):
         file.truncate((1 << 30) + 1)
     with pytest.raises(ProfileFormatError, match="larger than 1 GiB"):
         CalibrationProfile.load(path)
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ProfileFormatError, match="a pipe or a device"):
+        CalibrationProfile.load(tmp_path / "pipe")
+
+
+def test_paths_that_cannot_be_paths_are_one_sentence(full):
+    for call in (CalibrationProfile.load, full.save):
+        with pytest.raises(ProfileError, match="null"):
+            call("a\0b")
+
+
+def test_a_name_may_be_as_long_as_the_file_system_allows(full, tmp_path):
+    path = tmp_path / ("n" * 255)
+    full.save(path)
+    assert CalibrationProfile.load(path) == full
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("text", ["\ud800", 3])
+def test_what_a_file_could_not_say_is_refused_when_it_is_made(text):
+    for make in (
+        lambda: PointProfile(text),
+        lambda: PointProfile("a", aliases=(text,)),
+        lambda: Fingerprint(data=text),
+        lambda: Fingerprint(versions={"torch": text}),
+    ):
+        with pytest.raises(ConfigurationError, match="UTF-8"):
+            make()
 
 
 def test_the_package_loads_without_torch():

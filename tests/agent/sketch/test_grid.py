@@ -245,6 +245,9 @@ def test_wrong_arrays_are_refused():
         add_cells(cells[0], values, weight=0)
     with pytest.raises(SketchError, match=r"got 1\.5"):
         add_cells(cells[0], values, weight=1.5)
+    for weight in (float("nan"), float("inf"), 1 << 63):
+        with pytest.raises(SketchError, match="a whole number"):
+            add_cells(cells[0], values, weight=weight)
     with pytest.raises(SketchError, match="3 offsets and 2 weights"):
         add_cells_rows(cells, values, np.array([0, 4]), ones)
     with pytest.raises(SketchError, match="ascend from 0"):

@@ -202,6 +202,10 @@ def test_mapping_round_trip_is_exact(values):
         ({"cells": [[0, 0]], "min": None, "max": None}, "pairs of a cell"),
         ({"cells": [[0, 1.0]], "min": None, "max": None}, "pairs of a cell"),
         ({"cells": [[0, 1 << 63]], "min": None, "max": None}, "pairs of a cell"),
+        ({"cells": [[True, 1]], "min": None, "max": None}, "pairs of a cell"),
+        ({"cells": [[1, True]], "min": None, "max": None}, "pairs of a cell"),
+        ({"cells": [[1, 1 << 62], [2, 1 << 62]], "min": None, "max": None}, r"2\*\*63"),
+        ({"cells": [], "min": None, "max": 10**400}, "finite number or null"),
         ({"cells": [[3]], "min": None, "max": None}, "pairs of a cell"),
         ({"cells": [[3, 1], [3, 1]], "min": None, "max": None}, "listed twice"),
         ({"cells": [], "min": "a", "max": None}, "finite number or null"),
@@ -225,7 +229,7 @@ def test_from_cells_copies_and_keeps_wider_extremes():
 
 def test_from_cells_widens_extremes_that_contradict_the_cells():
     cells = sketch_of([-0.3, 0.0, 1.0]).cells
-    for low, high in [(np.inf, -np.inf), (0.0, 0.5)]:
+    for low, high in [(np.inf, -np.inf), (-np.inf, np.inf), (0.0, 0.5)]:
         built = MagnitudeSketch.from_cells(cells, low, high)
         assert built.minimum <= float(np.float32(-0.3))
         assert built.maximum == 1.0
@@ -241,6 +245,7 @@ def test_from_cells_widens_extremes_that_contradict_the_cells():
         (np.zeros(CELLS - 1, dtype=np.int64), (), "1290 integers"),
         (np.zeros(CELLS), (), "1290 integers"),
         (np.full(CELLS, -1), (), "must not be negative"),
+        (np.full(CELLS, 2**64 - 1, dtype=np.uint64), (), r"2\*\*63"),
         (np.zeros(CELLS, dtype=np.int64), (np.nan, 1.0), "leave NaN out"),
     ],
 )

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import struct
 import subprocess
 import sys
 from dataclasses import replace
@@ -10,6 +11,7 @@ import pytest
 from calidrift_agent._sketch import CELLS
 from calidrift_agent._state import SegmentCount, Window
 from calidrift_agent._state._codec import WindowEncoder, decode_window, encoded_bytes
+from calidrift_agent._vocabulary import REQUEST_COLUMNS
 from calidrift_agent.errors import StateFormatError
 
 SECOND = 1_000_000_000
@@ -85,6 +87,23 @@ def test_cell_bits_that_do_not_match_the_counts_are_refused():
     blob = bytearray(WindowEncoder(1).encode(window))
     blob[-1] |= 0x40
     with pytest.raises(StateFormatError, match="do not match its cells"):
+        decode_window(bytes(blob), 1)
+
+
+@pytest.mark.parametrize(
+    ("offset", "word"),
+    [
+        (24, struct.pack("<d", float("nan"))),  # sampling ratio
+        (24, struct.pack("<d", 1.5)),
+        (64, struct.pack("<q", -1)),  # first request counter
+        (64 + 8 * REQUEST_COLUMNS, struct.pack("<q", -1)),  # first counter of the first point
+    ],
+)
+def test_figures_that_nothing_can_count_are_refused(offset, word):
+    blob = bytearray(WindowEncoder(1).encode(Window.empty(1)))
+    decode_window(bytes(blob), 1)
+    blob[offset : offset + 8] = word
+    with pytest.raises(StateFormatError, match="negative count or an impossible"):
         decode_window(bytes(blob), 1)
 
 

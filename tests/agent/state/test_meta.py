@@ -29,6 +29,16 @@ def test_unknown_bounds_stay_unknown(make_meta):
         lambda fields: fields.update(surprise=1),
         lambda fields: fields.update(points=[3]),
         lambda fields: fields.update(points=[{"alias": "x"}]),
+        lambda fields: fields.update(points=[{"name": 3}]),
+        lambda fields: fields.update(points=[{"name": "\ud800"}]),
+        lambda fields: fields.update(points=[{"name": "a", "aliases": [3]}]),
+        lambda fields: fields.update(points=[{"name": "a", "clip_lo": "0"}]),
+        lambda fields: fields.update(points=[{"name": "a", "observed_bound": True}]),
+        lambda fields: fields.update(process=7),
+        lambda fields: fields.update(model=["net"]),
+        lambda fields: fields.update(model="\ud800"),
+        lambda fields: fields.update(started_ns=2**63),
+        lambda fields: fields.update(window_seconds="10"),
     ],
 )
 def test_other_records_are_refused(make_meta, change):
@@ -38,7 +48,7 @@ def test_other_records_are_refused(make_meta, change):
         StateMeta.from_json(json.dumps(fields))
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{", "7"])
+@pytest.mark.parametrize("text", ["", "[]", "{", "7", "[" * 100_000])
 def test_other_json_is_refused(text):
     with pytest.raises(StateFormatError, match="cannot be read"):
         StateMeta.from_json(text)

@@ -15,6 +15,7 @@ from calidrift_agent._state import (
     _layout,
     scan,
 )
+from calidrift_agent._state._codec import WindowEncoder
 from calidrift_agent._state._layout import HEADER_BYTES, RECORD_BYTES, RecordHead, checksum
 from calidrift_agent._vocabulary import WindowFlag
 from calidrift_agent.errors import ConfigurationError, StateError, StateFormatError
@@ -250,6 +251,54 @@ def test_a_record_that_is_no_window_is_damage(recorder, reader):
         file.seek(recorder.writer._layout.ring(0))
         file.write(head + payload)
     assert "ring slot 0: a window of 3 points" in reader.windows().damaged[0]
+
+
+@pytest.mark.parametrize("number", [-5, 7, 10**15])
+def test_a_record_of_another_window_than_it_says_is_damage(recorder, reader, number):
+    recorder.close_window(1)
+    payload = bytes(WindowEncoder(3).encode(recorder.windows[0]))
+    head = RecordHead(9, number, len(payload), 0, 1, checksum(payload)).pack()
+    with recorder.writer.path.open("r+b") as file:
+        for offset in (recorder.writer._layout.ring(3), recorder.writer._layout.live[0]):
+            file.seek(offset)
+            file.write(head + payload)
+    result = reader.windows()
+    assert numbers(result) == [0]
+    assert (result.last, result.missing) == (0, None)
+    assert number < 0 or f"it holds window 0, not {number}" in result.damaged[0]
+    recorder.writer.close()
+    with pytest.raises(StateFormatError, match="it holds window 0"):
+        reader.live()
+
+
+def forged(path, *, points=1, slots=4, description=None):
+    """A file whose checksums all fit, with a header as told."""
+    meta = b'{"no": "description"}' if description is None else description
+    plan = _layout.Layout.plan(points, len(meta), None, 0)
+    layout = replace(plan, slots=slots)
+    path.write_bytes(layout.pack(meta))
+    os.truncate(path, layout.total_bytes)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        ({"slots": 65}, "at most 64"),
+        ({"slots": 2**22}, "at most 64"),
+        ({"description": b"\xff" * 9}, "decode"),
+        ({"description": b"[" * 100_000}, "cannot be read"),
+        ({"points": 2}, "header says 2 points, its description names 3"),
+    ],
+)
+def test_a_forged_header_is_refused(tmp_path, make_meta, header, message):
+    if "points" in header:
+        header = {**header, "description": make_meta(points=3).to_json().encode()}
+    path = forged(tmp_path / "forged.state", **header)
+    with pytest.raises(StateFormatError, match=message):
+        StateReader.open(path)
+    with pytest.raises(StateError, match="null"):
+        StateReader.open("a\0b")
 
 
 @pytest.mark.parametrize("offset", [*range(12, HEADER_BYTES, 7), HEADER_BYTES - 1])

@@ -22,6 +22,10 @@ def closed(make_buffer, fill):
     return windows, buffer.cumulative()
 
 
+def test_the_numbers_of_flags_on_disk_never_change():
+    assert {flag.name: flag.value for flag in WindowFlag} == {"EARLY": 1, "COARSE": 2}
+
+
 def test_plus_is_independent_of_order(closed):
     windows, total = closed
     forth = Window.empty(3)

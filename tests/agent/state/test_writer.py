@@ -102,6 +102,23 @@ def test_an_unusable_directory_is_a_configuration_error(tmp_path, make_meta):
     blocker.write_text("")
     with pytest.raises(ConfigurationError, match="must be a folder"):
         StateWriter.create(blocker / "state", make_meta())
+    with pytest.raises(ConfigurationError, match="not a path"):
+        StateWriter.create("a\0b", make_meta())
+
+
+@pytest.mark.parametrize("model", ["", "..", "../../etc/passwd", "a\0b", "größe ☃\n", "☃" * 3000])
+def test_no_model_name_leads_out_of_the_folder(tmp_path, make_meta, model):
+    writer = StateWriter.create(tmp_path, make_meta(model=model))
+    writer.close()
+    assert [path.name for path in tmp_path.iterdir()] == [writer.path.name]
+    with StateReader.open(writer.path) as reader:
+        assert reader.meta.model == model
+
+
+def test_a_name_that_no_file_can_hold_is_refused(tmp_path, make_meta):
+    with pytest.raises(ConfigurationError, match="half a character"):
+        StateWriter.create(tmp_path, make_meta(model="\ud800"))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_existing_file_is_never_replaced(tmp_path, make_meta):
@@ -113,7 +130,17 @@ def test_an_existing_file_is_never_replaced(tmp_path, make_meta):
     writer.close()
 
 
-@pytest.mark.parametrize("options", [{"slots": 3}, {"slots": 65}, {"ring_limit": -1}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"slots": 3},
+        {"slots": 65},
+        {"slots": "8"},
+        {"slots": 8.0},
+        {"ring_limit": -1},
+        {"ring_limit": 1e6},
+    ],
+)
 def test_unusable_options_are_refused(options):
     with pytest.raises(ConfigurationError):
         StateOptions(**options)

@@ -56,7 +56,7 @@ def test_clipping_drift_is_harmful_and_worst_first(bench):
     assert (found.alarm.units, found.alarm.observed, found.alarm.served) == (110, 110, 200)
     assert found.alarm.exceedances <= 10
     assert found.points[1].verdict is Verdict.NOT_DRIFTED
-    assert "1 of them with harm" in found.sentence
+    assert "at 1 point of 2, with harm" in found.sentence
 
 
 def test_an_exceedance_that_costs_nothing_is_harmless(bench):
@@ -78,7 +78,7 @@ def test_an_exceedance_that_costs_nothing_is_harmless(bench):
     assert found.points[0].sqnr_change_db > 0
     assert found.points[0].overload_production == 0.0
     assert "little harm" in found.points[0].sentence
-    assert "none of them with harm" in found.sentence
+    assert "without harm" in found.sentence
     assert "nothing to repair" in found.next_step
 
 

@@ -8,7 +8,12 @@ import numpy as np
 import pytest
 from scipy import special, stats
 
-from calidrift_analyzer.assess import log_evidence, smallest_detectable, units_to_alarm
+from calidrift_analyzer.assess import (
+    exceedances_to_alarm,
+    log_evidence,
+    smallest_detectable,
+    units_to_alarm,
+)
 
 ALPHA = 0.05
 
@@ -281,3 +286,20 @@ def test_enumerated_paths_weigh_one():
                 above += bit
             total += chance * float(evidence(above, length, rank, reference))
         assert total == pytest.approx(1.0, abs=1e-10)
+
+
+@pytest.mark.parametrize(("above", "units", "rank"), [(0, 0, 1), (1, 40, 1), (2, 900, 3)])
+def test_exceedances_in_a_row_until_the_alarm(above, units, rank):
+    """By counting up, with exact fractions."""
+    threshold = Fraction(60)
+    more = 1
+    while exact(above + more, units + more, rank, 20) < threshold:
+        more += 1
+    found = exceedances_to_alarm(
+        above, units, rank=rank, reference_units=20, log_threshold=math.log(threshold)
+    )
+    assert found == more
+
+
+def test_no_row_is_long_enough_where_nothing_can_be_learned():
+    assert exceedances_to_alarm(3, 3, rank=4, reference_units=4, log_threshold=1.0) is None

@@ -1,5 +1,7 @@
 from pathlib import Path
 
+import pytest
+
 from calidrift_agent._capture import list_captures
 from calidrift_agent._state import (
     StateReader,
@@ -26,7 +28,7 @@ def test_reads_everything_once(desk, process):
 def test_no_directory_yet_is_empty(database, tmp_path):
     with Store.open(database) as store:
         report = collect([tmp_path / "nowhere"], store)
-    assert (report.windows, report.processes, report.skipped) == (0, 0, ())
+    assert (report.windows, report.processes, report.captures) == (0, 0, 0)
 
 
 def test_a_directory_named_twice_is_read_once(folder, database, desk, process):
@@ -220,3 +222,16 @@ def test_a_capture_that_vanishes_while_reading_is_no_fault(captures, desk, monke
     monkeypatch.setattr(_captures, "read_capture", vanishing)
     report = desk.run()
     assert (report.captures, report.skipped) == (0, ())
+
+
+@pytest.mark.parametrize("kind", ["absent", "file"])
+def test_a_state_directory_that_cannot_be_listed_is_named(tmp_path, database, kind):
+    """A mistyped path must not look like a service without traffic."""
+    folder = tmp_path / "state dir"
+    if kind == "file":
+        folder.write_text("", encoding="utf-8")
+    with Store.open(database) as store:
+        report = collect([folder], store)
+    assert report.skipped[0].path == folder
+    assert "cannot be listed" in report.skipped[0].reason
+    assert "check state_dirs" in report.skipped[0].reason

@@ -362,3 +362,10 @@ def test_a_choice_that_is_not_clear_is_refused(text, name, told, file):
 def test_without_a_file_the_sentence_says_where_to_declare():
     with pytest.raises(ConfigurationError, match=r"no model is declared in calidrift\.toml; add"):
         load_config(variables={}).model()
+
+
+def test_a_folder_in_place_of_the_file_is_no_silent_default(tmp_path, monkeypatch):
+    (tmp_path / "calidrift.toml").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigurationError, match=r"calidrift\.toml cannot be read: Is a directory"):
+        load_config(variables={})

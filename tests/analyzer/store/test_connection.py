@@ -152,3 +152,15 @@ def test_the_ledger_names_the_writer(store):
     store.close()
     rows = table(path, "SELECT DISTINCT written_by FROM schema_migrations")
     assert rows == [(calidrift_agent.__version__,)]
+
+
+def test_the_database_of_something_else_is_left_alone(tmp_path):
+    path = tmp_path / "sales.duckdb"
+    with duckdb.connect(str(path)) as theirs:
+        theirs.execute("CREATE TABLE invoices (number INTEGER)")
+    with pytest.raises(StoreError, match=r"belongs to something else .*'invoices'"):
+        Store.open(path)
+    with duckdb.connect(str(path)) as theirs:
+        assert theirs.execute("SELECT table_name FROM duckdb_tables()").fetchall() == [
+            ("invoices",)
+        ]

@@ -1,0 +1,198 @@
+"""Observing on the live modules: taps that stand there only for the length of a call."""
+
+import copy
+import threading
+from collections.abc import Mapping
+from threading import get_ident
+from types import MethodType
+from typing import Any, Final, final
+
+from torch import nn
+
+from calidrift_agent._observe._gate import Gate
+from calidrift_agent._observe._plan import Leaf, TreePlan
+from calidrift_agent._taps import Recorder
+
+Calls = dict[int, Recorder]
+"""Thread to the recorder of the call that it is observing."""
+
+_arming: Final = [threading.Lock()]
+"""One lock for all trees, which may share modules; in a list, to be replaced after a fork."""
+
+
+def renew_lock() -> None:
+    """Replace the lock, which another thread may have held at the fork."""
+    _arming[0] = threading.Lock()
+
+
+@final
+class LiveTap:
+    """The `forward` of an observed live module while a call of this tree is being observed.
+
+    Calls of other threads pass through (0.2 us). A copy or a pickle made meanwhile holds the
+    original forward.
+    """
+
+    __slots__ = ("_calls", "_forward", "_input", "_module", "_output", "armed", "own")
+
+    def __init__(self, module: nn.Module, leaf: Leaf, calls: Calls) -> None:
+        self._module = module
+        self._input = leaf.input_point
+        self._output = leaf.output_point
+        self._calls = calls
+        self._forward: Any = None
+        self.own: Any = None
+        self.armed = False
+
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
+        recorder = self._calls.get(get_ident())
+        if recorder is None:
+            return self._forward(*args, **kwargs)
+        if self._input >= 0:
+            if args:
+                recorder.observe(self._input, args[0])
+            else:
+                recorder.observe_input(self._input, args, kwargs)
+        if self._output < 0:
+            return self._forward(*args, **kwargs)
+        output = self._forward(*args, **kwargs)
+        recorder.observe(self._output, output)
+        return output
+
+    def arm(self) -> None:
+        """Stand in the module, in front of a forward of its instance if it has one."""
+        self.armed = True
+        if self._stands():
+            return  # still below a tap of another tree: on top of it, both would call each other
+        attributes = self._module.__dict__
+        self.own = attributes.get("forward")
+        self._forward = self.__wrapped__
+        attributes["forward"] = self
+
+    def stand_for(self, forward: Any) -> None:
+        """Call `forward` without standing in the module (for an observed root)."""
+        self.own = self._forward = forward
+
+    def disarm(self) -> bool:
+        """Leave the module as it was; whether this tap may be armed again.
+
+        Not where the host put a forward of its own on top meanwhile, which may call this one.
+        """
+        self.armed = False
+        attributes = self._module.__dict__
+        if attributes.get("forward") is not self:
+            # Below a tap of another tree, which passes it over when it leaves; or lost.
+            return self._stands()
+        own = self.own
+        while isinstance(own, LiveTap) and not own.armed:
+            own = own.own
+        if own is None:
+            del attributes["forward"]
+        else:
+            attributes["forward"] = own
+            if isinstance(own, Gate) and own.observe is None:
+                own.detach()  # a watch of this very module, closed while the tap stood before it
+        return True
+
+    def successor(self) -> "LiveTap":
+        """Return a tap to be used from now on; this one passes everything on, for ever."""
+        successor = LiveTap(self._module, Leaf(self._input, self._output), self._calls)
+        self._calls = {}
+        return successor
+
+    def _stands(self) -> bool:
+        """Whether this tap is in the module, on top or below taps of other trees."""
+        one = self._module.__dict__.get("forward")
+        while isinstance(one, LiveTap):
+            if one is self:
+                return True
+            one = one.own
+        return False
+
+    @property
+    def __wrapped__(self) -> Any:
+        return self.own or MethodType(type(self._module).forward, self._module)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        if self.own is not None:
+            return copy.deepcopy(self.own, memo)
+        twin = memo.get(id(self._module))
+        if twin is None:
+            twin = copy.deepcopy(self._module, memo)
+        return MethodType(type(twin).forward, twin)
+
+    def __reduce__(self) -> Any:
+        return getattr, (self._module, "forward")
+
+
+@final
+class ArmedTree:
+    """The taps of one live tree, armed while at least one of its calls is being observed.
+
+    Taps are `forward` attributes and not hooks: hooks would switch off the fused path of
+    `nn.TransformerEncoderLayer`, for this call and for those of other threads, and with it change
+    outputs; and they cost 1 us more per module.
+
+    Args:
+        plan: The live tree.
+        gate: The gate in its root.
+    """
+
+    __slots__ = ("_calls", "_gate", "_root_tap", "_taps", "plan")
+
+    def __init__(self, plan: TreePlan, gate: Gate) -> None:
+        self.plan = plan
+        self._gate = gate
+        self._calls: Calls = {}
+        taps = [
+            (node.module, LiveTap(node.module, node.leaf, self._calls))
+            for node in plan.nodes
+            if node.leaf is not None
+        ]
+        # The gate stands where the tap of an observed root would; it is called by hand.
+        self._root_tap = next((tap for module, tap in taps if module is plan.root), None)
+        self._taps = [tap for module, tap in taps if module is not plan.root]
+
+    @property
+    def observing(self) -> bool:
+        """Whether this thread is inside an observed call already."""
+        return get_ident() in self._calls
+
+    def run(self, recorder: Recorder, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """Run the live forward behind the gate and observe it.
+
+        Raises:
+            Exception: Whatever the model's forward raises, unchanged.
+        """
+        thread = get_ident()
+        gate = self._gate
+        try:
+            try:
+                with _arming[0]:
+                    if not self._calls:
+                        for tap in self._taps:
+                            tap.arm()
+                    self._calls[thread] = recorder
+            except Exception as error:
+                recorder.fail(error)
+            if self._root_tap is not None:
+                self._root_tap.stand_for(gate.original)
+                return self._root_tap(*args, **kwargs)
+            return gate.original(*args, **kwargs)
+        finally:
+            with _arming[0]:
+                self._calls.pop(thread, None)
+                if not self._calls:
+                    self.disarm()
+
+    def disarm(self) -> None:
+        """Take the taps out; for a call that ends, and for a child of a fork."""
+        taps = self._taps
+        for index in range(len(taps) - 1, -1, -1):
+            if not taps[index].disarm():
+                taps[index] = taps[index].successor()
+
+    def forget_calls(self) -> None:
+        """Forget the calls of threads that a fork did not bring along."""
+        self._calls.clear()
+        self.disarm()

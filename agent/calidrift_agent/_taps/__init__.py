@@ -1,0 +1,36 @@
+"""What is done with one observed tensor, and how the readings of a call become counts."""
+
+from calidrift_agent._taps._fold import CallFacts, Folder, RowMaxima
+from calidrift_agent._taps._inputs import copy_rows, named_tensors, repeat_row, rows_of
+from calidrift_agent._taps._ledger import CONSECUTIVE_LIMIT, Ledger
+from calidrift_agent._taps._measure import Extremes, extremes_of, is_observable
+from calidrift_agent._taps._memory import PAGE_ELEMENTS, Shelf, ShelfPool
+from calidrift_agent._taps._recorder import WHOLE_LIMIT, Reading, Recorder, reseed
+from calidrift_agent._taps._stride import SAMPLE_LIMIT, SamplePlan, sample_plan
+from calidrift_agent._taps._table import PointTable
+
+__all__ = [
+    "CONSECUTIVE_LIMIT",
+    "PAGE_ELEMENTS",
+    "SAMPLE_LIMIT",
+    "WHOLE_LIMIT",
+    "CallFacts",
+    "Extremes",
+    "Folder",
+    "Ledger",
+    "PointTable",
+    "Reading",
+    "Recorder",
+    "RowMaxima",
+    "SamplePlan",
+    "Shelf",
+    "ShelfPool",
+    "copy_rows",
+    "extremes_of",
+    "is_observable",
+    "named_tensors",
+    "repeat_row",
+    "reseed",
+    "rows_of",
+    "sample_plan",
+]

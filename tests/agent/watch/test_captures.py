@@ -1,0 +1,127 @@
+"""Rows above an observed bound are kept, and a uniform share of all."""
+
+import stat
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from calidrift_agent import CaptureOptions, request_context
+from calidrift_agent._capture import read_capture
+from calidrift_agent._vocabulary import CaptureKind
+
+
+def folder_of(tmp_path):
+    (folder,) = (tmp_path / "captures").iterdir()
+    return folder
+
+
+def read_all(tmp_path, kind=CaptureKind.UNCOVERED):
+    paths = sorted(folder_of(tmp_path).glob("*.safetensors"))
+    return [one for one in map(read_capture, paths) if one.kind is kind]
+
+
+def test_only_rows_above_a_bound(net, x, bounded, watch_all, tmp_path):
+    x = x.clamp(-1, 1)
+    x[2, 0, 0, 0] = 7.0
+    watch = watch_all(
+        net,
+        profile=bounded(conv__input=2.0, fc__input=1e6),
+        state_dir=tmp_path,
+        capture=CaptureOptions(reservoir=0),
+    )
+    with torch.no_grad(), request_context(segment="night", session="secret"):
+        net(x)
+    watch.flush()
+    (capture,) = read_all(tmp_path)
+    assert np.array_equal(capture.inputs["arg0"], x[2:3].numpy())
+    assert (capture.row, capture.segment, capture.inclusion) == (2, "night", 1.0)
+    assert capture.points == ("conv:input", "fc:input")
+    assert capture.maxima[0] == 7.0
+    assert "secret" not in capture.session
+    assert stat.S_IMODE(folder_of(tmp_path).stat().st_mode) == 0o700
+
+
+def test_inputs_are_kept_as_they_came(bounded, watch_all, tmp_path):
+    class Writing(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(4, 2)
+
+        def forward(self, x, *, mask):
+            return self.fc(x.mul_(0.0).add_(9.0) * mask)
+
+    model, x = Writing(), torch.full((1, 4), 3.0)
+    watch = watch_all(
+        model,
+        profile=bounded(fc__input=1.0),
+        state_dir=tmp_path,
+        capture=CaptureOptions(reservoir=0),
+    )
+    with torch.no_grad():
+        model(x, mask=torch.ones(1, 4))
+    watch.flush()
+    (capture,) = read_all(tmp_path)
+    assert set(capture.inputs) == {"arg0", "mask"}
+    assert capture.inputs["arg0"].tolist() == [[3.0] * 4]
+
+
+def test_a_uniform_reservoir_of_covered_rows(net, x, bounded, watch_all, tmp_path):
+    watch = watch_all(
+        net,
+        profile=bounded(conv__input=1e6, fc__input=1e6),
+        state_dir=tmp_path,
+        capture=CaptureOptions(reservoir=3),
+    )
+    with torch.no_grad():
+        for _ in range(5):
+            net(x)
+    watch.flush()
+    assert len(read_all(tmp_path, CaptureKind.UNIFORM)) == 3
+    assert read_all(tmp_path) == []
+
+
+def test_bfloat16(net, x, bounded, watch_all, tmp_path):
+    watch = watch_all(
+        net.bfloat16(),
+        profile=bounded(conv__input=0.1, fc__input=1e6),
+        state_dir=tmp_path,
+        capture=CaptureOptions(reservoir=0),
+    )
+    with torch.no_grad():
+        net(x.bfloat16()[:1])
+    watch.flush()
+    (capture,) = read_all(tmp_path)
+    assert np.array_equal(capture.as_float32("arg0"), x.bfloat16()[:1].float().numpy())
+
+
+def test_of_a_quantized_graph_one_row_is_kept(tiny_int8, copy_graph, watch_all, tmp_path):
+    from calidrift_agent import calibrate
+
+    graph = copy_graph(tiny_int8.graph)
+    watch = watch_all(
+        graph,
+        profile=calibrate(graph, [tiny_int8.example * 0.1]),
+        state_dir=tmp_path,
+        capture=CaptureOptions(reservoir=0),
+    )
+    with torch.no_grad():
+        graph(tiny_int8.example)
+        watch.flush()
+        graph(tiny_int8.example)
+        watch.flush()
+    captures = read_all(tmp_path)
+    assert len(captures) == 2
+    rows = tiny_int8.example.numpy()
+    for capture in captures:
+        assert capture.inputs["arg0"].shape == (1, 1, 8, 8)
+        assert any(np.array_equal(capture.inputs["arg0"][0], row) for row in rows)
+        assert capture.inclusion == pytest.approx(1 / 16)
+
+
+def test_off_by_default(net, x, bounded, watch_all, tmp_path):
+    watch = watch_all(net, profile=bounded(conv__input=0.1, fc__input=0.1), state_dir=tmp_path)
+    net(x)
+    watch.flush()
+    assert not (tmp_path / "captures").exists()

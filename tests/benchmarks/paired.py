@@ -1,0 +1,103 @@
+"""Paired ratios: variants interleaved in one run, with a bootstrap interval and an A/A control.
+
+Absolute times on a shared machine mean nothing; the ratio of two neighbours in time does. Every
+round runs each variant once between two runs of the baseline and takes `variant ÷ mean(before,
+after)`, so that a slow drift of the machine's speed cancels.
+"""
+
+import gc
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """Median of paired ratios with its 95 % bootstrap interval."""
+
+    name: str
+    median: float
+    low: float
+    high: float
+    rounds: int
+    baseline_ms: float
+
+    def verdict(self, target: float) -> str:
+        """Says 'met', 'missed', or 'inconclusive' when the interval straddles the target."""
+        if self.high <= target:
+            return "met"
+        if self.low > target:
+            return "missed"
+        return "met (median; interval straddles)" if self.median <= target else "inconclusive"
+
+    def show(self, target: float | None = None) -> str:
+        """Gives one line: ratio [low, high] and, with a target, the verdict."""
+        text = f"{self.name}: {self.median:.4f} [{self.low:.4f}, {self.high:.4f}] (n={self.rounds})"
+        return text if target is None else f"{text}, target <= {target}: {self.verdict(target)}"
+
+
+def median_interval(
+    samples: np.ndarray, *, seed: int = 0, draws: int = 2000
+) -> tuple[float, float]:
+    """Gives the 95 % percentile-bootstrap interval of the median of `samples`."""
+    rng = np.random.default_rng(seed)
+    picks = rng.integers(0, len(samples), size=(draws, len(samples)))
+    low, high = np.quantile(np.median(samples[picks], axis=1), (0.025, 0.975))
+    return float(low), float(high)
+
+
+def clock(call: Callable[[], object]) -> float:
+    """Runs `call` once and gives its wall time in seconds."""
+    start = time.perf_counter_ns()
+    call()
+    return (time.perf_counter_ns() - start) * 1e-9
+
+
+def paired(
+    baseline: Callable[[], object],
+    variants: Mapping[str, Callable[[], object]],
+    *,
+    rounds: int,
+    warmup: int = 3,
+    after: Mapping[str, Callable[[], object]] | None = None,
+) -> dict[str, Ratio]:
+    """Measures every variant against `baseline` in interleaved, shuffled rounds.
+
+    An A/A control (the baseline against itself) is always among the results under 'A/A': where its
+    interval does not contain 1, the machine was too noisy to trust the others. `after` holds what
+    must be done after a run of a variant, outside of the measured time.
+    """
+    afterwards = after or {}
+    calls = {"A/A": baseline, **variants}
+    for name, call in calls.items():
+        for _ in range(warmup):
+            call()
+            if name in afterwards:
+                afterwards[name]()
+    order = np.random.default_rng(0)
+    names = list(calls)
+    found: dict[str, list[float]] = {name: [] for name in names}
+    plain: list[float] = []
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(rounds):
+            for index in order.permutation(len(names)):
+                before = clock(baseline)
+                took = clock(calls[names[index]])
+                if names[index] in afterwards:
+                    afterwards[names[index]]()
+                behind = clock(baseline)
+                plain.append((before + behind) / 2)
+                found[names[index]].append(took / plain[-1])
+    finally:
+        gc.enable()
+    base = float(np.median(plain)) * 1e3
+    result = {}
+    for name, values in found.items():
+        samples = np.asarray(values)
+        low, high = median_interval(samples)
+        result[name] = Ratio(name, float(np.median(samples)), low, high, rounds, base)
+    return result

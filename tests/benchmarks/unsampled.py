@@ -1,0 +1,77 @@
+"""(i) What an unsampled request pays: added µs per root call, at 10, 100 and 1,000 layers.
+
+The layers of `held` are registered but not run, so that one call is short enough to resolve tens
+of nanoseconds; the layers of `run` are all executed, to show that nothing grows with the network.
+"""
+
+import copy
+import time
+
+import numpy as np
+import torch
+from networks import chain
+from paired import median_interval
+from torch import Tensor, nn
+
+from calidrift_agent import WatchOptions, watch
+
+TARGET_US = 1.0
+
+
+class Held(nn.Module):
+    """Holds `layers` linear layers and gives its input back."""
+
+    def __init__(self, layers: int) -> None:
+        super().__init__()
+        self.layers = chain(layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
+def per_call_us(model: nn.Module, x: Tensor, calls: int) -> float:
+    start = time.perf_counter_ns()
+    for _ in range(calls):
+        model(x)
+    return (time.perf_counter_ns() - start) * 1e-3 / calls
+
+
+def added(
+    plain: nn.Module, watched: nn.Module, x: Tensor, calls: int, rounds: int
+) -> tuple[float, float, float]:
+    """Gives the median paired difference in µs per call and its 95 % interval."""
+    differences = np.empty(rounds)
+    for index in range(rounds):
+        before = per_call_us(plain, x, calls)
+        took = per_call_us(watched, x, calls)
+        after = per_call_us(plain, x, calls)
+        differences[index] = took - (before + after) / 2
+    low, high = median_interval(differences)
+    return float(np.median(differences)), low, high
+
+
+def main(quick: bool) -> dict[str, object]:
+    rounds = 30 if quick else 150
+    x = torch.randn(1, 8)
+    result: dict[str, object] = {}
+    print(f"Unsampled request: added µs per root call (target <= {TARGET_US} and flat)")
+    options = WatchOptions(budget=None, drain_seconds=30.0)
+    for kind in ("held", "run"):
+        for layers in (10, 100, 1000):
+            torch.manual_seed(0)
+            plain = (Held(layers) if kind == "held" else chain(layers)).eval()
+            # Copied outside of inference mode: parameters of inference tensors are faster to call.
+            watched, twin = copy.deepcopy(plain), copy.deepcopy(plain)
+            calls = 2000 if kind == "held" else max(2, 2000 // layers)
+            with (
+                torch.inference_mode(),
+                watch(watched, name="bench", sample_rate=1e-9, options=options),
+            ):
+                control = added(plain, twin, x, calls, rounds)
+                median, low, high = added(plain, watched, x, calls, rounds)
+            print(
+                f"  {kind:4s} {layers:5d} layers: {median:+7.3f} [{low:+.3f}, {high:+.3f}] µs"
+                f"   A/A {control[0]:+7.3f} [{control[1]:+.3f}, {control[2]:+.3f}] µs"
+            )
+            result[f"{kind}_{layers}"] = {"us": median, "low": low, "high": high, "aa": control}
+    return result
