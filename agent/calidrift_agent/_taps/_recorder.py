@@ -76,17 +76,15 @@ class Recorder:
         "_arrays",
         "_buffers",
         "_elements",
-        "_first",
         "_last",
         "_ledger",
+        "_origin",
         "_raw",
         "_readings",
         "_repeat",
-        "_sharing",
         "_shelf",
         "_shelves",
         "_table",
-        "_twins",
         "_version",
         "_versioned",
         "failed",
@@ -104,14 +102,12 @@ class Recorder:
         self._shelf: Shelf | None = shelf
         self._buffers = shelf.buffers
         self._arrays = shelf.arrays
-        self._sharing = table.sharing
         self._repeat = repeat
         self._raw: list[Raw] = []
         self._readings: list[Reading] | None = None
-        self._twins: list[int] = []
         self._elements = 0
         self._last: torch.Tensor | None = None
-        self._first = -1
+        self._origin = -1
         self._version = -1
         self._versioned = not torch.is_inference_mode_enabled()
         self.rows = rows
@@ -128,7 +124,8 @@ class Recorder:
         """Observe one tensor; anything that is not a dense floating-point tensor is passed over.
 
         A tensor that was observed just before and was not written to since is not read again.
-        (Inference tensors do not count writes, see `Sharing`.)
+        (Inference tensors do not count writes: they are compared with the copy, which costs what
+        another copy would, and spares the drain a tensor.)
         """
         started = perf_counter_ns()
         try:
@@ -139,19 +136,15 @@ class Recorder:
                 and (numel := value.numel()) <= WHOLE_LIMIT
                 and value.is_cpu
             ):
-                if value is self._last:
-                    if self._is_unchanged(point, value):
-                        self._raw.append((point, None))
-                        return
-                    self._twins.append(len(self._raw))
-                else:
-                    self._last = value
-                    self._first = point
+                if value is self._last and self._is_unchanged(value):
+                    self._raw.append((point, None))
+                    return
+                self._last = value
                 if self._versioned:
                     self._version = -1 if value.is_inference() else value._version
                 if value.requires_grad:
                     value = value.detach()
-                position = len(self._raw)
+                position = self._origin = len(self._raw)
                 buffers = self._buffers
                 if (
                     position < len(buffers)
@@ -203,32 +196,24 @@ class Recorder:
         if shelf is not None:
             self._shelves.give(shelf)
 
-    def _is_unchanged(self, point: int, value: torch.Tensor) -> bool:
+    def _is_unchanged(self, value: torch.Tensor) -> bool:
         """Whether the tensor observed just before still holds the same values."""
-        if value.is_inference():
-            return self._sharing.trusts(self._first, point)
-        return value._version == self._version
+        if not value.is_inference():
+            return value._version == self._version
+        return self._origin >= 0 and torch.equal(self._buffers[self._origin], value)
 
     def _reduce_all(self, readings: list[Reading]) -> None:
-        twins = set(self._twins)
         origin = -1  # position of the copy that an entry without one refers to
-        raw = self._raw
-        for position, (point, kept) in enumerate(raw):
+        for position, (point, kept) in enumerate(self._raw):
             if isinstance(kept, Reading):
                 readings.append(kept)
                 origin = -1
-                continue
-            same = kept is None
-            if kept is not None and position in twins and origin >= 0 and readings:
-                before = raw[origin][1]
-                same = isinstance(before, torch.Tensor) and torch.equal(kept, before)
-                self._sharing.compared(readings[-1].points[0], point, equal=same)
-            if same and readings and self._same_clip(point, readings[-1]):
+            elif kept is None and readings and self._same_clip(point, readings[-1]):
                 readings[-1].points.append(point)
-                continue
-            origin = origin if kept is None else position
-            if origin >= 0:
-                readings.append(self._reduce(point, origin))
+            else:
+                origin = origin if kept is None else position
+                if origin >= 0:
+                    readings.append(self._reduce(point, origin))
 
     def _same_clip(self, point: int, reading: Reading) -> bool:
         return self._table.clips[point] == self._table.clips[reading.points[0]]
@@ -248,20 +233,24 @@ class Recorder:
         )
         plan = sample_plan(shape)
         phase = int(_random.random() * plan.stride)
-        sample = array[phase :: plan.stride][: plan.count]
+        # A copy now, while the tensor is in the cache, and not when all are put together.
+        sample = array[phase :: plan.stride][: plan.count].copy()
         return Reading([point], array.size, plan.weight, extremes, sample)
 
     def _observe_large(self, point: int, tensor: torch.Tensor) -> None:
+        shelf = self._shelf
+        if shelf is None:
+            return
         clips = self._table.clips
         if (
             tensor is self._last
             and not tensor.is_inference()
             and tensor._version == self._version
-            and clips[point] == clips[self._first]
+            and clips[point] == clips[self._raw[-1][0]]
         ):
             self._raw.append((point, None))
             return
-        self._last, self._first = tensor, point
+        self._last, self._origin = tensor, -1
         self._version = -1 if tensor.is_inference() else tensor._version
         if tensor.requires_grad:
             tensor = tensor.detach()
@@ -271,9 +260,7 @@ class Recorder:
         )
         plan = sample_plan(tensor.shape)
         phase = int(_random.random() * plan.stride)
-        if self._shelf is None:
-            return
-        target, sample = self._shelf.room(plan.count)
+        target, sample = shelf.room(plan.count)
         target.copy_(strided_sample(dense(tensor), phase, plan.stride, plan.count))
         self._elements += plan.count
         self._raw.append((point, Reading([point], tensor.numel(), plan.weight, extremes, sample)))

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import final
 
 import numpy as np
@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from calidrift_agent._profile import CalibrationProfile, ClipBound, PointProfile
 from calidrift_agent._state import PointMeta
-from calidrift_agent._taps._sharing import Sharing
 
 
 @final
@@ -25,14 +24,12 @@ class PointTable:
         limits: `(low, high)` of each point: a finite value outside of it is clipped. Half a step
             outside the clip range, because values up to there round to the outermost code without
             more error than any other value has; infinite where there is no clip bound.
-        sharing: What was learned about points that are fed by one tensor.
     """
 
     metas: tuple[PointMeta, ...]
     observed: NDArray[np.float64]
     clips: tuple[ClipBound | None, ...]
     limits: tuple[tuple[float, float], ...]
-    sharing: Sharing = field(default_factory=Sharing)
 
     @classmethod
     def of(

@@ -97,19 +97,9 @@ class Engine:
         gate.attach()
 
     @property
-    def active(self) -> bool:
-        """Whether calls that reach the watch are observed."""
-        return self.stopped is None
-
-    @property
-    def displaced(self) -> bool:
-        """Whether somebody put another forward in the place of the gate."""
-        return self.active and not self._parts.gate.attached
-
-    @property
     def ratio(self) -> float:
         """Probability with which a call is observed now; 0 while switched off."""
-        return self._controller.ratio if self.active else 0.0
+        return self._controller.ratio if self.stopped is None else 0.0
 
     def arrived(self, *, crowded: bool) -> None:
         """An observed call waits; from its request thread."""
@@ -142,10 +132,12 @@ class Engine:
         self._guarded(self._tick)
 
     def flush(self) -> Window:
-        """Count what waits and close the window now."""
+        """Count what waits and close the window now; after `close`, return the sum of all."""
         with self._lock:
             buffer = self._drain()
-            return self._close_window(buffer)
+            if self._finished:
+                return buffer.total()
+            return _close_window(buffer, self._parts.storage)
 
     def snapshot(self) -> tuple[StateMeta, Window]:
         """Return identity and sum of everything so far; waiting calls are counted first."""
@@ -236,15 +228,10 @@ class Engine:
             self.stop(f"the kill file {storage.kill_file} is there")
         due = buffer.due(time.time_ns())
         if due:
-            self._close_window(buffer)
+            _close_window(buffer, self._parts.storage)
         if due or buffer.requests[RequestColumn.SEEN] or buffer.requests[RequestColumn.OBSERVED]:
             storage.write_open(buffer)
             buffer.requests[RequestColumn.OVERHEAD_NS] += perf_counter_ns() - started
-
-    def _close_window(self, buffer: WindowBuffer) -> Window:
-        window = buffer.close(time.time_ns())
-        self._parts.storage.write_closed(window, buffer.cumulative())
-        return window
 
     def _drain(self) -> WindowBuffer:
         started = perf_counter_ns()
@@ -285,3 +272,9 @@ class Engine:
             if self.stopped is None:
                 parts.gate.decisions = parts.sampler.draw()
         buffer.sampling_ratio = self.ratio
+
+
+def _close_window(buffer: WindowBuffer, storage: Storage) -> Window:
+    window = buffer.close(time.time_ns())
+    storage.write_closed(window, buffer.cumulative())
+    return window

@@ -62,7 +62,7 @@ class Watch:
             strategy=meta.strategy,
             instrument=meta.instrument,
             reference=Reference.OBSERVED if has_reference else Reference.NONE,
-            active=active is not None and active.engine.active,
+            active=active is not None and active.engine.stopped is None,
             sampling_ratio=0.0 if active is None else active.engine.ratio,
             observed_calls=int(total.requests[RequestColumn.OBSERVED]),
             state_file=None if active is None else active.storage.path,
@@ -130,13 +130,14 @@ class _Active:
     engine: Engine
     attachment: Attachment
     storage: Storage
+    gate: Gate
 
     def notes(self) -> tuple[str, ...]:
         """Sentences for the report."""
         notes = list(self.attachment.notes)
         if self.engine.stopped is not None:
             notes.append(f"no longer observed: {self.engine.stopped}")
-        elif self.engine.displaced:
+        elif not self.gate.attached:
             notes.append(
                 "the model's forward was replaced after watch: calls are observed only where the "
                 "new one passes them on to the old one"
@@ -159,7 +160,7 @@ def watch(
     An eager module is observed *instead*: the sampled call itself runs on taps. A quantized
     PT2E graph, eager or behind `torch.compile`, and a compiled FP32 module are observed *beside*:
     one row of a sampled request is copied and replayed on another thread. Outputs are never
-    changed, nothing is ever raised into a request, and a request that is not sampled pays 0.4 us.
+    changed, nothing is ever raised into a request, and a request that is not sampled pays 0.5 us.
 
     Args:
         model: What requests call: an `nn.Module`, a PT2E `GraphModule`, or either of them behind
@@ -228,7 +229,7 @@ def watch(
     ledger_stop.append(engine)
     _start(engine, parts, attachment, keep_inputs=capture is not None)
     register(engine)
-    return Watch(meta, _Active(engine, attachment, storage))
+    return Watch(meta, _Active(engine, attachment, storage, parts.gate))
 
 
 def _start(engine: Engine, parts: Parts, attachment: Attachment, *, keep_inputs: bool) -> None:
