@@ -36,7 +36,7 @@ def test_a_short_demo_takes_every_step(tmp_path):
         seed=2,
         epochs=12,
         calm_requests=200,
-        shifted_requests=2_500,
+        shifted_requests=1_600,
         repaired_requests=300,
         sample_rate=0.5,
     )
@@ -46,9 +46,9 @@ def test_a_short_demo_takes_every_step(tmp_path):
     assert torch.get_num_threads() == threads
     assert list(listener.told) == list(result.step_seconds)
     serving = listener.told["serve requests of all four conditions"]
-    assert serving[0] == ("serving", 50, 2_500)
-    assert serving[-1] == ("serving", 2_500, 2_500)
-    assert len(serving) < 50, "after the alarm the looks are less frequent"
+    assert serving[0] == ("serving", 50, 1_600)
+    assert serving[-1] == ("serving", 1_600, 1_600)
+    assert len(serving) < 32, "after the alarm the looks are less frequent"
     assert result.stale_int8_accuracy < result.recalibrated_int8_accuracy
     assert result.request_coverage_before < result.request_coverage_after
     assert not result.alarm_before_shift
