@@ -55,27 +55,40 @@ def clock(call: Callable[[], object]) -> float:
     return (time.perf_counter_ns() - start) * 1e-9
 
 
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """Something to measure: `call` is timed, `before` and `after` are not."""
+
+    call: Callable[[], object]
+    before: Callable[[], object] = lambda: None
+    after: Callable[[], object] = lambda: None
+
+    def run(self) -> float:
+        """Gives the wall time of one call in seconds."""
+        self.before()
+        took = clock(self.call)
+        self.after()
+        return took
+
+
 def paired(
     baseline: Callable[[], object],
-    variants: Mapping[str, Callable[[], object]],
+    variants: Mapping[str, Variant],
     *,
     rounds: int,
     warmup: int = 3,
-    after: Mapping[str, Callable[[], object]] | None = None,
 ) -> dict[str, Ratio]:
     """Measures every variant against `baseline` in interleaved, shuffled rounds.
 
-    An A/A control (the baseline against itself) is always among the results under 'A/A': where its
-    interval does not contain 1, the machine was too noisy to trust the others. `after` holds what
-    must be done after a run of a variant, outside of the measured time.
+    Variants must run on the very objects of the baseline (attach before, detach after): two copies
+    of one network differ by up to 10 % by where their weights happen to lie in memory. An A/A
+    control (the baseline against itself) is always among the results under 'A/A': where its
+    interval does not contain 1, the machine was too noisy to trust the others.
     """
-    afterwards = after or {}
-    calls = {"A/A": baseline, **variants}
-    for name, call in calls.items():
+    calls = {"A/A": Variant(baseline), **variants}
+    for variant in calls.values():
         for _ in range(warmup):
-            call()
-            if name in afterwards:
-                afterwards[name]()
+            variant.run()
     order = np.random.default_rng(0)
     names = list(calls)
     found: dict[str, list[float]] = {name: [] for name in names}
@@ -86,9 +99,7 @@ def paired(
         for _ in range(rounds):
             for index in order.permutation(len(names)):
                 before = clock(baseline)
-                took = clock(calls[names[index]])
-                if names[index] in afterwards:
-                    afterwards[names[index]]()
+                took = calls[names[index]].run()
                 behind = clock(baseline)
                 plain.append((before + behind) / 2)
                 found[names[index]].append(took / plain[-1])

@@ -6,30 +6,35 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 
 class HookedObservers:
     """Pre-hooks that feed one observer per module; keeps the time spent inside them."""
 
     def __init__(self, model: nn.Module, modules: list[str], make: Callable[[], nn.Module]) -> None:
-        self.seconds = 0.0
-        self._handles = []
-        for name in modules:
-            observer = make()
-            hook = self._hook(observer)
-            self._handles.append(model.get_submodule(name).register_forward_pre_hook(hook))
+        self.nanoseconds: list[int] = []
+        self._pairs = [(model.get_submodule(name), make()) for name in modules]
+        self._handles: list[RemovableHandle] = []
+
+    def attach(self) -> None:
+        self.nanoseconds.append(0)
+        self._handles = [
+            module.register_forward_pre_hook(self._hook(observer))
+            for module, observer in self._pairs
+        ]
+
+    def detach(self) -> None:
+        for handle in self._handles:
+            handle.remove()
 
     def _hook(self, observer: nn.Module) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         def observe(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
             start = time.perf_counter_ns()
             observer(args[0])
-            self.seconds += (time.perf_counter_ns() - start) * 1e-9
+            self.nanoseconds[-1] += time.perf_counter_ns() - start
 
         return observe
-
-    def close(self) -> None:
-        for handle in self._handles:
-            handle.remove()
 
 
 def minmax_observer() -> nn.Module:

@@ -6,14 +6,13 @@ the same thread, so that nothing of it hides on the other core. `self` is the ti
 with torch.ao observers on the same modules, the usual way to collect ranges from a live model.
 """
 
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from networks import encoder, resnet18
-from paired import Ratio, paired
+from paired import Ratio, Variant, paired
 from peers import HookedObservers, histogram_observer, minmax_observer
 from torch import Tensor, nn
 
@@ -42,31 +41,29 @@ CASES = (
 
 
 class Watched:
-    """A copy of a model under watch: calls with and without the drain, and time in its taps."""
+    """A model under watch whose gate can be put in and taken out between two calls."""
 
     def __init__(self, model: nn.Module, x: Tensor) -> None:
-        self.model = copy.deepcopy(model)
-        self.x = x
-        profile = calibrate(self.model, [x, x + 0.01 if x.is_floating_point() else x])
+        profile = calibrate(model, [x, x + 0.01 if x.is_floating_point() else x])
+        self.model = model
         self.watch: Watch = watch(
-            self.model, name="bench", profile=profile, sample_rate=1.0, options=OPTIONS
+            model, name="bench", profile=profile, sample_rate=1.0, options=OPTIONS
         )
         assert self.watch._active is not None
         self.engine = self.watch._active.engine
+        self._gate = model.__dict__.pop("forward")
         self.tap_ns: list[int] = []
 
-    def in_request(self) -> None:
-        self.model(self.x)
+    def attach(self) -> None:
+        self.model.__dict__["forward"] = self._gate
 
-    def drain(self) -> None:
-        """Empties the queue outside of the measured time."""
-        call = self.engine.intake._calls[-1] if len(self.engine.intake) else None
-        if call is not None and call.ranges is not None:
-            self.tap_ns.append(call.ranges.own_ns)
-        self.engine.tick()
-
-    def total(self) -> None:
-        self.model(self.x)
+    def detach(self) -> None:
+        """Takes the gate out and empties the queue, outside of the measured time."""
+        del self.model.__dict__["forward"]
+        if len(self.engine.intake):
+            recorder = self.engine.intake._calls[-1].ranges
+            assert recorder is not None
+            self.tap_ns.append(recorder.own_ns)
         self.engine.tick()
 
 
@@ -80,61 +77,55 @@ def measure(case: Case, rounds: int) -> dict[str, object]:
     model, x = case.make()
     watched = Watched(model, x)
     names = modules_of(watched)
-    hooked = {}
-    peers = {"MinMaxObserver": minmax_observer, "HistogramObserver": histogram_observer}
-    for name, make in peers.items():
-        twin = copy.deepcopy(model)
-        hooked[name] = (twin, HookedObservers(twin, names, make))
-    calls: dict[str, Callable[[], object]] = {"total": watched.total}
-    for name, (twin, _observers) in hooked.items():
-        calls[name] = lambda twin=twin: twin(x)
+    peers = {
+        "MinMaxObserver": HookedObservers(model, names, minmax_observer),
+        "HistogramObserver": HookedObservers(model, names, histogram_observer),
+    }
+
+    def request() -> None:
+        model(x)
+
+    def request_and_drain() -> None:
+        model(x)
+        watched.engine.tick()
+
+    variants = {
+        "in-request": Variant(request, watched.attach, watched.detach),
+        "total": Variant(request_and_drain, watched.attach, watched.detach),
+    }
+    for name, peer in peers.items():
+        variants[name] = Variant(request, peer.attach, peer.detach)
     with torch.inference_mode():
-        in_request = paired(
-            lambda: model(x),
-            {"in-request": watched.in_request},
-            rounds=rounds,
-            after={"in-request": watched.drain},
-        )
-        for _twin, observers in hooked.values():
-            observers.seconds = 0.0
-        others = paired(lambda: model(x), calls, rounds=rounds)
-    plain_ms = others["A/A"].baseline_ms
-    self_time = {"calidrift": self_share(watched, plain_ms)}
-    for name, (_twin, observers) in hooked.items():
-        runs = rounds + 3
-        self_time[name] = observers.seconds * 1e3 / runs / plain_ms * 100
+        ratios = paired(request, variants, rounds=rounds)
+    plain_ms = ratios["A/A"].baseline_ms
+    self_time = {"calidrift": share(watched.tap_ns, plain_ms)}
+    for name, peer in peers.items():
+        self_time[name] = share(peer.nanoseconds, plain_ms)
+    watched.attach()
     watched.watch.close()
-    return show(case, in_request, others, self_time)
+    return show(case, ratios, self_time)
 
 
-def self_share(watched: Watched, plain_ms: float) -> float:
-    return float(np.median(watched.tap_ns)) * 1e-6 / plain_ms * 100
+def share(nanoseconds: list[int], plain_ms: float) -> float:
+    """Gives the median of times per request as % of the plain request."""
+    return float(np.median(nanoseconds)) * 1e-6 / plain_ms * 100
 
 
-def show(
-    case: Case, in_request: dict[str, Ratio], others: dict[str, Ratio], self_time: dict[str, float]
-) -> dict[str, object]:
-    base = others["A/A"].baseline_ms
+def show(case: Case, ratios: dict[str, Ratio], self_time: dict[str, float]) -> dict[str, object]:
+    base = ratios["A/A"].baseline_ms
     print(f"  {case.name}: plain {base:.1f} ms")
-    for line in (
-        in_request["A/A"].show(),
-        in_request["in-request"].show(IN_REQUEST_TARGET),
-        others["A/A"].show(),
-        others["total"].show(case.total_target),
-        others["MinMaxObserver"].show(),
-        others["HistogramObserver"].show(),
-    ):
-        print(f"    {line}")
-    share = ", ".join(f"{name} {value:.2f} %" for name, value in self_time.items())
+    targets = {"in-request": IN_REQUEST_TARGET, "total": case.total_target}
+    for name, ratio in ratios.items():
+        print(f"    {ratio.show(targets.get(name))}")
+    shares = ", ".join(f"{name} {value:.2f} %" for name, value in self_time.items())
     below = self_time["calidrift"] < self_time["MinMaxObserver"]
-    print(f"    self-time: {share}; below MinMaxObserver: {'yes' if below else 'NO'}")
-    added = (others["total"].median - 1) / (others["HistogramObserver"].median - 1)
+    print(f"    self-time: {shares}; below MinMaxObserver: {'yes' if below else 'NO'}")
+    added = (ratios["total"].median - 1) / (ratios["HistogramObserver"].median - 1)
     verdict = "met" if added <= 0.2 else "missed"
     print(f"    total added cost ÷ HistogramObserver's: {added:.3f} (target <= 0.2: {verdict})")
     return {
         "plain_ms": base,
-        "in_request": as_row(in_request["in-request"]),
-        **{name: as_row(ratio) for name, ratio in others.items()},
+        **{name: as_row(ratio) for name, ratio in ratios.items()},
         "self_percent": self_time,
         "added_over_histogram": added,
     }

@@ -78,10 +78,10 @@ def coverage_lower_bound(covered: int, units: int, *, confidence: float = 0.95) 
     """One-sided lower Clopper-Pearson bound of a proportion; 0 without units.
 
     The bound is below the true proportion with probability of at least `confidence`, for every
-    proportion and number of units. 300 of 300 give 0.990, 95 of 100 give 0.897.
+    proportion and number of units. 300 of 300 give 0.990, 95 of 100 give 0.898.
 
     >>> round(coverage_lower_bound(300, 300), 3), round(coverage_lower_bound(95, 100), 3)
-    (0.99, 0.897)
+    (0.99, 0.898)
     """
     if covered == 0:
         return 0.0

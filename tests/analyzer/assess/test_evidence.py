@@ -288,7 +288,7 @@ def test_enumerated_paths_weigh_one():
         assert total == pytest.approx(1.0, abs=1e-10)
 
 
-@pytest.mark.parametrize(("above", "units", "rank"), [(0, 0, 1), (1, 40, 1), (2, 900, 3)])
+@pytest.mark.parametrize(("above", "units", "rank"), [(0, 0, 1), (1, 40, 1), (2, 120, 3)])
 def test_exceedances_in_a_row_until_the_alarm(above, units, rank):
     """By counting up, with exact fractions."""
     threshold = Fraction(60)
