@@ -47,7 +47,7 @@ lint: $(STAMP) ## ruff, mypy --strict, the layers of the house
 test: lint ## Lint, then every test with doctests and coverage
 	$(BIN)/python -m pytest --cov --cov-report=term
 	@for package in agent/calidrift_agent analyzer/calidrift_analyzer; do \
-	  $(BIN)/coverage report --include="$$package/*" --fail-under=90 >/dev/null || \
+	  $(BIN)/coverage report --include="$$package/*" --fail-under=90 >/dev/null 2>&1 || \
 	  { echo "calidrift: tests reach less than 90 % of the lines of $$package; see the table above" >&2; exit 1; }; \
 	done
 

@@ -30,7 +30,7 @@ class Ratio:
             return "met"
         if self.low > target:
             return "missed"
-        return "met (median; interval straddles)" if self.median <= target else "inconclusive"
+        return "inconclusive"
 
     def show(self, target: float | None = None) -> str:
         """Gives one line: ratio [low, high] and, with a target, the verdict."""

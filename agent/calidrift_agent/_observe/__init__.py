@@ -6,7 +6,6 @@ from calidrift_agent._observe._context import RequestContext, current_context, r
 from calidrift_agent._observe._gate import CallCounter, Gate
 from calidrift_agent._observe._instead import Instead
 from calidrift_agent._observe._intake import Desk, Intake, ObservedCall
-from calidrift_agent._observe._module_shadow import ModuleShadow
 from calidrift_agent._observe._sampling import DECISIONS, Sampler
 from calidrift_agent._observe._shadow import (
     EdgeShadow,
@@ -27,7 +26,6 @@ __all__ = [
     "GraphShadow",
     "Instead",
     "Intake",
-    "ModuleShadow",
     "ObservedCall",
     "RequestContext",
     "Sampler",

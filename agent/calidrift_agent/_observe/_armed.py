@@ -16,13 +16,47 @@ from calidrift_agent._taps import Recorder
 Calls = dict[int, Recorder]
 """Thread to the recorder of the call that it is observing."""
 
-_arming: Final = [threading.Lock()]
-"""One lock for all trees, which may share modules; in a list, to be replaced after a fork."""
+
+@final
+class _Arming:
+    """One lock for all trees, which may share modules, for which a thread never waits on itself.
+
+    A signal handler or a finalizer runs between any two steps of a thread, also while that thread
+    puts taps in or takes them out. If it calls a watched model there, that call must go on, and
+    not touch the taps either.
+    """
+
+    __slots__ = ("_busy", "_lock")
+
+    def __init__(self) -> None:
+        self.renew()
+
+    def renew(self) -> None:
+        """Forget the lock, which another thread may have held at a fork."""
+        self._lock = threading.RLock()
+        self._busy = False
+
+    def enter(self) -> bool:
+        """Take the lock, or say False where this very thread is in the middle of arming."""
+        self._lock.acquire()
+        if self._busy:
+            self._lock.release()
+            return False
+        self._busy = True
+        return True
+
+    def leave(self) -> None:
+        """Give the lock back."""
+        self._busy = False
+        self._lock.release()
+
+
+_arming: Final = _Arming()
 
 
 def renew_lock() -> None:
     """Replace the lock, which another thread may have held at the fork."""
-    _arming[0] = threading.Lock()
+    _arming.renew()
 
 
 @final
@@ -113,6 +147,10 @@ class LiveTap:
     def __wrapped__(self) -> Any:
         return self.own or MethodType(type(self._module).forward, self._module)
 
+    def __getattr__(self, name: str) -> Any:
+        # Code of the host that looks at a layer's forward (its name, its signature) sees its own.
+        return getattr(self.__wrapped__, name)
+
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         if self.own is not None:
             return copy.deepcopy(self.own, memo)
@@ -164,26 +202,43 @@ class ArmedTree:
         Raises:
             Exception: Whatever the model's forward raises, unchanged.
         """
-        thread = get_ident()
         gate = self._gate
+        observed = False
         try:
-            try:
-                with _arming[0]:
-                    if not self._calls:
-                        for tap in self._taps:
-                            tap.arm()
-                    self._calls[thread] = recorder
-            except Exception as error:
-                recorder.fail(error)
-            if self._root_tap is not None:
+            observed = self._begin(recorder)
+            if observed and self._root_tap is not None:
                 self._root_tap.stand_for(gate.original)
                 return self._root_tap(*args, **kwargs)
             return gate.original(*args, **kwargs)
         finally:
-            with _arming[0]:
-                self._calls.pop(thread, None)
-                if not self._calls:
-                    self.disarm()
+            if observed:
+                self._end()
+
+    def _begin(self, recorder: Recorder) -> bool:
+        """Arm the taps for this thread; whether its call is observed now."""
+        if not _arming.enter():
+            return False
+        try:
+            # Before anything can fail: what is half armed must be taken out again.
+            self._calls[get_ident()] = recorder
+            if len(self._calls) == 1:
+                for tap in self._taps:
+                    tap.arm()
+        except Exception as error:
+            recorder.fail(error)
+        finally:
+            _arming.leave()
+        return True
+
+    def _end(self) -> None:
+        if not _arming.enter():
+            return
+        try:
+            self._calls.pop(get_ident(), None)
+            if not self._calls:
+                self.disarm()
+        finally:
+            _arming.leave()
 
     def disarm(self) -> None:
         """Take the taps out; for a call that ends, and for a child of a fork."""

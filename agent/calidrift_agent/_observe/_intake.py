@@ -90,7 +90,8 @@ class Intake:
 
     def reset(self) -> None:
         """Forget all calls, with a new lock, as the child of a fork must."""
-        self._lock = threading.Lock()
+        # Re-entrant: a signal handler of this thread may call the model while it is held.
+        self._lock = threading.RLock()
         self._calls: deque[ObservedCall] = deque()
         self._bytes = 0
 

@@ -1,26 +1,13 @@
 """What a module tree looks like, and whether it still looks like that."""
 
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from types import MethodType
-from typing import Any, Final, final
+from typing import Any, final
 
 from torch import nn
-from torch.nn.modules.module import _has_any_global_hook
 
-from calidrift_agent._observe._forward_code import notices_clone
-from calidrift_agent._observe._gate import Gate
 from calidrift_agent._points import Point
 from calidrift_agent._vocabulary import Role
-
-_LOCKS: Final = (type(threading.Lock()), type(threading.RLock()), threading.Condition)
-_HOOK_DICTS: Final = (
-    "_forward_hooks",
-    "_forward_pre_hooks",
-    "_backward_hooks",
-    "_backward_pre_hooks",
-)
 
 
 @final
@@ -36,7 +23,7 @@ class Leaf:
 class Node:
     """A module on the way from the root to an observed one."""
 
-    __slots__ = ("below", "children", "hooks", "kind", "leaf", "live", "module", "names")
+    __slots__ = ("below", "children", "kind", "leaf", "live", "module", "names")
 
     def __init__(self, module: nn.Module, leaf: Leaf | None) -> None:
         self.module = module
@@ -45,7 +32,6 @@ class Node:
         self.below: dict[str, nn.Module | None] = self.live["_modules"]
         self.children: tuple[nn.Module | None, ...] = tuple(self.below.values())
         self.names: tuple[str, ...] = tuple(self.below)
-        self.hooks = tuple(self.live[name] for name in _HOOK_DICTS)
         self.leaf = leaf
 
 
@@ -58,7 +44,7 @@ class TreePlan:
         points: Points in row order; those whose module is not in the tree are left out.
     """
 
-    __slots__ = ("_hooks", "nodes", "root")
+    __slots__ = ("nodes", "root")
 
     def __init__(self, root: nn.Module, points: Sequence[Point]) -> None:
         self.root = root
@@ -76,7 +62,6 @@ class TreePlan:
             )
         self.nodes: list[Node] = []
         self._collect(root, leaves, {})
-        self._hooks = [node.hooks for node in self.nodes if node.module is not root]
 
     def _collect(self, module: nn.Module, leaves: dict[int, Leaf], seen: dict[int, bool]) -> bool:
         """Add the nodes below and including `module`, children first; whether it is one."""
@@ -109,62 +94,3 @@ class TreePlan:
             ):
                 return False
         return True
-
-    def has_hooks(self) -> bool:
-        """Whether somebody has hooks on one of the nodes, or on all modules of the process.
-
-        Hooks of the root do not count: they run around the gate.
-        """
-        if _has_any_global_hook():  # type: ignore[no-untyped-call]
-            return True
-        return any(map(any, self._hooks))
-
-    def why_not_clone(self) -> str | None:
-        """Return why the tree must be observed in place, or None where a clone will do."""
-        if self.has_hooks():
-            return "hooks are registered on its modules, and a hook must meet the live module"
-        return next((why for node in self.nodes if (why := _why_not(node, self.root))), None)
-
-
-def _why_not(node: Node, root: nn.Module) -> str | None:
-    why = notices_clone(node.kind)  # type: ignore[arg-type]
-    if why is not None:
-        return why
-    name = node.kind.__name__
-    own = node.live.get("forward")
-    if own is not None and not (node.module is root and isinstance(own, Gate) and own.own is None):
-        return f"a {name} has a forward of its own instance"
-    for key, value in node.live.items():
-        if key in ("_modules", "forward") or key in _HOOK_DICTS:
-            continue
-        if isinstance(value, _LOCKS):
-            return f"a {name} holds a lock ({key})"
-        if _reaches_modules(value):
-            return f"a {name} reaches modules through its attribute {key}"
-    return None
-
-
-def _reaches_modules(value: object, depth: int = 2) -> bool:
-    """Whether a plain attribute leads to live modules, which a clone would call unobserved."""
-    if isinstance(value, nn.Module):
-        return True
-    if isinstance(value, MethodType):
-        return isinstance(value.__self__, nn.Module)
-    if callable(value) and not isinstance(value, type):
-        closure = getattr(value, "__closure__", None) or ()
-        parts = [cell.cell_contents for cell in closure if _filled(cell)]
-        parts += [getattr(value, "func", None), *getattr(value, "args", ())]
-        return depth > 0 and any(_reaches_modules(part, depth - 1) for part in parts)
-    if isinstance(value, dict):
-        value = list(value.values())
-    if isinstance(value, (list, tuple, set)) and depth > 0:
-        return any(_reaches_modules(part, depth - 1) for part in list(value)[:64])
-    return False
-
-
-def _filled(cell: Any) -> bool:
-    try:
-        cell.cell_contents  # noqa: B018
-    except ValueError:
-        return False
-    return True

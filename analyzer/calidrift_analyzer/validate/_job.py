@@ -189,6 +189,7 @@ class _Validation:
             int8_accuracy=int8.evaluation.metric,
             agreement=agreement_of(fp32.outputs, int8.outputs),
             sqnr_db=sqnr_of(fp32.outputs, int8.outputs)[0],
+            simulated_sqnr_db=sqnr_of(fp32.outputs, simulated.outputs)[0],
             parity_db=sqnr_of(simulated.outputs, int8.outputs)[0],
             identical=bool(np.array_equal(simulated.outputs, int8.outputs)),
             sizes=self._sizes(winner),

@@ -27,10 +27,10 @@ def validate(
 ) -> ValidationReport:
     """Measure candidates against FP32 and judge the best one. Nothing that serves is touched.
 
-    Three disjoint splits, so that no figure is judged on the data that chose it: all candidates
+    Three disjoint splits, so that no accuracy is judged on the data that chose it: all candidates
     are scored on `select` as q/dq graphs; the best one alone is compiled and passes or fails on
     `gate`; what is published is measured on `report`. Held-out requests for the coverage gate are
-    the rows of `gate` and `report`.
+    the rows of both `gate` and `report`, of which neither chose the candidate.
 
     Latency is reported only where every planned INT8 kernel is in the generated code: a model that
     fell back to float can be faster than FP32, too.

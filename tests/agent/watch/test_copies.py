@@ -159,20 +159,6 @@ def test_traced_modules_can_be_copied_and_pickled(net, x, watch_all):
     assert seen(watch) == 1
 
 
-def test_compiled_models_can_be_copied(net, x, watch_all):
-    compiled = torch.compile(net, backend="eager")
-    attributes = dict(compiled.__dict__)
-    with torch.no_grad():
-        watch = watch_all(compiled)
-        expected = compiled(x)
-        twin = copy.deepcopy(compiled)
-        assert torch.equal(twin(x), expected)
-        assert seen(watch) == 1
-        watch.close()
-        assert compiled.__dict__ == attributes
-        assert torch.equal(compiled(x), expected)
-
-
 def test_the_forward_looks_like_the_models_own(net, watch_all):
     signature = inspect.signature(net.forward)
     watch_all(net)

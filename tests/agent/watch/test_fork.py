@@ -94,7 +94,7 @@ def test_a_lock_that_is_held_at_the_fork(net, x, watch_all, lock):
         "engine": engine._lock,
         "intake": engine.intake._lock,
         "ledger": engine._parts.ledger._lock,
-        "arming": _armed._arming[0],
+        "arming": _armed._arming._lock,
     }[lock]
     taken, done = threading.Event(), threading.Event()
 

@@ -268,28 +268,3 @@ def test_compiled_int8_is_not_recompiled(tiny_int8: Any, copy_graph: Callable[..
     assert report.never_fired == ()
     assert (counts[:, CountColumn.UNITS] >= 1).all()
     assert (counts[:, CountColumn.CLIP_ELEMENTS] > 0).all()
-
-
-@pytest.mark.slow
-def test_compiled_float_is_not_recompiled(tiny_cnn: nn.Module) -> None:
-    """A compiled FP32 module is replayed eagerly on a clone that no guard of it can see."""
-    from torch._dynamo.utils import counters
-
-    x = torch.randn(4, 1, 8, 8)
-    torch._dynamo.reset()
-    with torch.inference_mode(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        compiled = torch.compile(tiny_cnn)
-        expected = compiled(x).clone()
-        before = copy.deepcopy({name: dict(found) for name, found in counters.items()})
-        with watch(compiled, name="compiled", sample_rate=1.0, options=OPTIONS) as one:
-            for _ in range(3):
-                assert torch.equal(compiled(x), expected)
-            report = one.report()
-            assert failures(one) == 0
-        assert torch.equal(compiled(x), expected)
-        after = {name: dict(found) for name, found in counters.items()}
-    assert after == before
-    assert report.strategy is Strategy.BESIDE
-    assert report.observed_calls == 3
-    assert report.never_fired == ()

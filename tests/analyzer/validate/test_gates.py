@@ -4,6 +4,7 @@ import dataclasses
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from calidrift_analyzer.config import ModelContract
@@ -16,6 +17,7 @@ from calidrift_analyzer.records import (
     Sizes,
 )
 from calidrift_analyzer.validate._gates import Evidence, gates_of
+from calidrift_analyzer.validate._statistics import sqnr_of
 
 CONTRACT = ModelContract(
     name="net",
@@ -32,6 +34,7 @@ GOOD = Evidence(
     int8_accuracy=0.945,
     agreement=0.995,
     sqnr_db=35.0,
+    simulated_sqnr_db=35.0,
     parity_db=60.0,
     identical=False,
     sizes=Sizes(1000, 3950, 2000, 5000),
@@ -155,9 +158,26 @@ def test_kernels_that_are_not_the_plan_close_the_gate(kernels, told):
     ],
 )
 def test_parity(parity, sqnr, identical, passed):
-    gate = judge(parity_db=parity, sqnr_db=sqnr, identical=identical)[GateName.PARITY]
+    gate = judge(parity_db=parity, simulated_sqnr_db=sqnr, identical=identical)[GateName.PARITY]
 
     assert gate.passed is passed
+
+
+@pytest.mark.parametrize("noise", [1.0, 30.0, 300.0])
+def test_a_compiler_that_destroys_the_output_cannot_excuse_itself(noise):
+    """The worse its output, the worse also its SQNR: that must not lower what is required."""
+    rng = np.random.default_rng(0)
+    fp32 = rng.normal(size=(500, 10))
+    simulated = fp32 + 1e-3 * rng.normal(size=fp32.shape)
+    compiled = simulated + noise * rng.normal(size=fp32.shape)
+    gate = judge(
+        sqnr_db=sqnr_of(fp32, compiled)[0],
+        simulated_sqnr_db=sqnr_of(fp32, simulated)[0],
+        parity_db=sqnr_of(simulated, compiled)[0],
+    )[GateName.PARITY]
+
+    assert not gate.passed
+    assert gate.required == 40.0
 
 
 @pytest.mark.parametrize(("lower", "passed"), [(0.95, True), (0.9499, False), (0.0, False)])
