@@ -157,13 +157,18 @@ def watch(
 ) -> Watch:
     """Watch the activation ranges of a model that serves requests.
 
-    An eager module is observed *instead*: the sampled call itself runs on taps. A quantized
-    PT2E graph, eager or behind `torch.compile`, and a compiled FP32 module are observed *beside*:
-    one row of a sampled request is copied and replayed on another thread. Outputs are never
-    changed, nothing is ever raised into a request, and a request that is not sampled pays 0.5 us.
+    An eager module is observed *instead*: the sampled call itself runs on taps. A quantized PT2E
+    graph, eager or behind `torch.compile`, is observed *beside*: one row of a sampled request is
+    copied and replayed on another thread. Outputs are never changed, nothing is ever raised into
+    a request, and a request that is not sampled pays 0.5 us.
+
+    Limits: a forward that shallow-copies its own layers (`copy.copy`) runs the original in a
+    sampled call, and so does a shallow copy of the watched root. A model pickled while watched
+    needs `weights_only=False` to load. Where `x.data` is written between two layers that both
+    read `x`, the second is charged with what the first saw.
 
     Args:
-        model: What requests call: an `nn.Module`, a PT2E `GraphModule`, or either of them behind
+        model: What requests call: an eager `nn.Module`, or a PT2E `GraphModule` with or without
             `torch.compile`.
         name: Name of the model in files and metrics.
         profile: The calibration profile, or its path. Without one, sketches and extremes are
