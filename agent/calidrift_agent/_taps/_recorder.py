@@ -158,7 +158,10 @@ class Recorder:
             elif isinstance(value, torch.Tensor) and is_observable(value):
                 self._observe_large(point, value)
         except Exception as error:
-            self.fail(error)
+            if _is_transformed(value):
+                self.failed = True  # no error of anybody's: there is no plain memory to read
+            else:
+                self.fail(error)
         finally:
             self.own_ns += perf_counter_ns() - started
 
@@ -283,3 +286,10 @@ class Recorder:
 def reseed() -> None:
     """Choose other elements than the process that this one was forked from."""
     _random.seed()
+
+
+def _is_transformed(value: object) -> bool:
+    """Whether a tensor stands for others: inside `torch.func` transforms, or nested."""
+    return isinstance(value, torch.Tensor) and (
+        value.is_nested or torch._C._functorch.is_functorch_wrapped_tensor(value)
+    )

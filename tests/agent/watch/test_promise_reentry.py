@@ -107,3 +107,27 @@ def test_a_request_whose_tap_failed_is_not_called_covered(monkeypatch):
     assert failed.requests[RequestColumn.UNITS_COVERED] == 0
     assert total.requests[RequestColumn.UNITS] == total.requests[RequestColumn.UNITS_COVERED] == 1
     assert total.counts[:, CountColumn.UNITS].tolist() == [1, 1]
+
+
+def test_transforms_are_passed_over_and_the_watch_goes_on():
+    """A batched tensor of `torch.vmap` has no memory of its own to read."""
+
+    class Mapped(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first = nn.Linear(8, 8)
+            self.second = nn.Linear(8, 8)
+
+        def forward(self, x):
+            return torch.vmap(self.second)(self.first(x))
+
+    model, x = Mapped().eval(), torch.ones(4, 8)
+    with torch.no_grad():
+        expected = model(x)
+        with watch(model, name="net", sample_rate=1.0, options=OPTIONS) as one:
+            for _ in range(30):
+                assert torch.equal(model(x), expected)
+            report, total = one.report(), one.snapshot()[1]
+    assert report.active
+    assert report.observed == ("first:input",)
+    assert not total.requests[RequestColumn.ERROR_FIRST :].any()
