@@ -31,7 +31,7 @@ $(STAMP): pyproject.toml constraints.txt | compiler
 	@:$(has_python)$(is_new)$(has_venv)
 	@$(PIP) --version >/dev/null 2>&1 || '$(PYTHON)' -m venv --clear $(VENV)
 	$(PIP) install --quiet -c constraints.txt hatchling editables
-	$(PIP) install --quiet -c constraints.txt --no-build-isolation -e '.[analyzer,dev]'
+	$(PIP) install --quiet -c constraints.txt --no-build-isolation -e '.[analyzer,crypto,onnx,otlp,dev]'
 	@touch $(STAMP)
 
 demo: $(STAMP) ## Train, drift, detect, recalibrate, promote: the whole loop on real images

@@ -41,6 +41,8 @@ class Strategy(StrEnum):
     """The sampled request itself runs on taps (eager modules)."""
     BESIDE = "beside"
     """A shadow pass on another thread replays one row (compiled and quantized graphs)."""
+    EDGES = "edges"
+    """Inputs and outputs of the model only (what can neither be opened nor run a second time)."""
 
 
 class Stage(StrEnum):
@@ -62,6 +64,13 @@ class DropReason(StrEnum):
     CAPTURE_LIMIT = "capture_limit"
     STATE_UNAVAILABLE = "state_unavailable"
     UNSUITABLE_INPUT = "unsuitable_input"
+    STATEFUL_CALL = "stateful_call"
+    """A call that carries a cache or a state, which a second run would change."""
+    RATE_LIMIT = "rate_limit"
+    REDACTED = "redacted"
+    """The host's redaction said no, or failed."""
+    NO_KEY = "no_key"
+    """Captures must be encrypted, but there is no key."""
 
 
 class CaptureKind(StrEnum):
@@ -93,7 +102,9 @@ class CountColumn(IntEnum):
     CLIP_HIGH = 6
     NAN = 7
     INF = 8
-    RATIO_FIRST = 9
+    PADDED_ELEMENTS = 9
+    """Elements of padded positions, which count in no other column."""
+    RATIO_FIRST = 10
     """First of `len(RATIO_BOUNDS) + 1` buckets of unit absmax ÷ observed bound."""
 
 
@@ -114,6 +125,10 @@ class ValueColumn(IntEnum):
     """Sum of squared distance to the clip range over all elements (merge: add)."""
     ENERGY = 4
     """Sum of squares over the same elements, estimated from the sampled ones (merge: add)."""
+    PADDED_LOWEST = 5
+    """Minimum of all finite values at padded positions (merge: min); +inf where none."""
+    PADDED_HIGHEST = 6
+    """Maximum of all finite values at padded positions (merge: max); -inf where none."""
 
 
 VALUE_COLUMNS: int = len(ValueColumn)
@@ -132,9 +147,21 @@ class RequestColumn(IntEnum):
     """The agent's own time inside and beside requests."""
     FORWARD_NS = 6
     """Forward time of all requests, measured on sampled ones and scaled to the seen ones."""
-    ERROR_FIRST = 7
+    STEPS = 7
+    """Decode steps of requests that were counted with their first call."""
+    COMPARED = 8
+    """Units whose served output was compared with that of the reference model."""
+    RANKED = 9
+    """Of these, units whose output has classes: two or more values in its last dimension."""
+    AGREED = 10
+    """Of these, units with the same most likely class."""
+    NOISE_PPB = 11
+    """Sum of min(1, noise energy ÷ signal energy) of the compared outputs, in 1e-9."""
+    DISTANCE_PPB = 12
+    """Sum of (1 - cosine) ÷ 2 of the compared outputs, in 1e-9."""
+    ERROR_FIRST = 13
     """First of `len(Stage)` error counters, in the order of `Stage`."""
-    DROP_FIRST = 7 + len(Stage)
+    DROP_FIRST = 13 + len(Stage)
     """First of `len(DropReason)` drop counters, in the order of `DropReason`."""
 
 

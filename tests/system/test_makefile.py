@@ -130,11 +130,11 @@ def test_a_first_call_installs_and_a_second_one_does_not(machine):
     changed = planned(machine, "demo")
 
     assert "-c constraints.txt" in first
-    assert "-e '.[analyzer,dev]'" in first
+    assert "-e '.[analyzer,crypto,onnx,otlp,dev]'" in first
     assert "pip" not in second
     assert "python3" not in second
     assert "calidrift demo" in second
-    assert "-e '.[analyzer,dev]'" in changed
+    assert "-e '.[analyzer,crypto,onnx,otlp,dev]'" in changed
 
 
 def test_a_second_call_needs_no_python_but_a_compiler(machine):

@@ -3,7 +3,7 @@
 from calidrift_agent._state._buffer import OVERFLOW_SEGMENT, WindowBuffer
 from calidrift_agent._state._meta import PointMeta, StateMeta, boot_id, new_process_id
 from calidrift_agent._state._reader import ReadResult, StateReader, scan
-from calidrift_agent._state._window import NO_WINDOW, SegmentCount, Window
+from calidrift_agent._state._window import NO_WINDOW, SegmentCount, Window, empty_values
 from calidrift_agent._state._writer import StateOptions, StateWriter
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "Window",
     "WindowBuffer",
     "boot_id",
+    "empty_values",
     "new_process_id",
     "scan",
 ]

@@ -22,7 +22,7 @@ from calidrift_agent._vocabulary import COUNT_COLUMNS, REQUEST_COLUMNS, VALUE_CO
 from calidrift_agent.errors import StateFormatError
 
 MAGIC: Final = b"CALIDRFT"
-VERSION: Final = 1
+VERSION: Final = 2
 MIN_SLOTS: Final = 4
 MAX_SLOTS: Final = 64
 RING_CELLS: Final = 640

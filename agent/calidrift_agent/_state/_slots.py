@@ -72,7 +72,11 @@ class SlotReader:
                     letter = "AB"[offsets.index(offset)]
                     complaints.append(f"{what} slot {letter}: {error}")
             if not heads and not complaints:
-                return None, ()
+                # A reader that is interrupted between the slots can find both of them cleared,
+                # one after the other, although there always is a whole one.
+                if attempt + 1 >= _HEAD_ATTEMPTS:
+                    return None, ()
+                continue
             if complaints and not alive():
                 break
             if attempt >= _HEAD_ATTEMPTS:

@@ -22,7 +22,9 @@ NO_WINDOW: Final = -1
 """Number of a window that stands for nothing yet (the sum before the first window)."""
 
 _ADDED: Final = (ValueColumn.RATIO_SUM, ValueColumn.CLIPPED_ENERGY, ValueColumn.ENERGY)
-_UNSEEN: Final = {ValueColumn.LOWEST: np.inf, ValueColumn.HIGHEST: -np.inf}
+_LOWS: Final = (ValueColumn.LOWEST, ValueColumn.PADDED_LOWEST)
+_HIGHS: Final = (ValueColumn.HIGHEST, ValueColumn.PADDED_HIGHEST)
+_UNSEEN: Final = {**dict.fromkeys(_LOWS, np.inf), **dict.fromkeys(_HIGHS, -np.inf)}
 _EMPTY_VALUES: Final = np.array([_UNSEEN.get(column, 0.0) for column in ValueColumn])
 
 
@@ -209,9 +211,9 @@ def merge_extremes(
     into: NDArray[np.float64], first: NDArray[np.float64], second: NDArray[np.float64]
 ) -> None:
     """Write the wider extremes of two value arrays into `into` (all of shape (P, columns))."""
-    low, high = ValueColumn.LOWEST, ValueColumn.HIGHEST
-    np.fmin(first[:, low], second[:, low], out=into[:, low])
-    np.fmax(first[:, high], second[:, high], out=into[:, high])
+    for low, high in zip(_LOWS, _HIGHS, strict=True):
+        np.fmin(first[:, low], second[:, low], out=into[:, low])
+        np.fmax(first[:, high], second[:, high], out=into[:, high])
 
 
 def _add_segments(

@@ -9,12 +9,8 @@ import numpy as np
 
 from calidrift_agent._profile import CalibrationProfile, PointProfile
 from calidrift_agent._sketch import CELLS
-from calidrift_agent._vocabulary import (
-    COUNT_COLUMNS,
-    VALUE_COLUMNS,
-    CountColumn,
-    ValueColumn,
-)
+from calidrift_agent._state import empty_values
+from calidrift_agent._vocabulary import COUNT_COLUMNS, CountColumn
 from calidrift_agent.errors import ConfigurationError, ProfileMismatchError
 from calidrift_analyzer.assess._evidence import smallest_detectable
 from calidrift_analyzer.assess._harm import Harm, harm_of
@@ -164,9 +160,8 @@ def _pairs(
 
 
 def _never_listed(name: str) -> PointTotals:
-    values = np.zeros(VALUE_COLUMNS)
-    values[ValueColumn.LOWEST], values[ValueColumn.HIGHEST] = np.inf, -np.inf
-    return PointTotals(name, np.zeros(COUNT_COLUMNS, np.int64), values, np.zeros(CELLS, np.int64))
+    counts = np.zeros(COUNT_COLUMNS, np.int64)
+    return PointTotals(name, counts, empty_values(1)[0], np.zeros(CELLS, np.int64))
 
 
 def _assess_point(

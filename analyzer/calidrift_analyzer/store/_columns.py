@@ -1,6 +1,6 @@
 """Names of the columns that carry the agent's vocabulary, in the order of its arrays.
 
-The schema spells them out (`migrations/0001_windows.sql`), so that people can query the file; a
+The schema spells them out (`migrations/`), so that people can query the file; a
 test holds the two together.
 """
 
@@ -15,7 +15,7 @@ from calidrift_agent._vocabulary import (
     ValueColumn,
 )
 
-__all__ = ["COUNT_NAMES", "EXTREMES", "REQUEST_NAMES", "VALUE_NAMES"]
+__all__ = ["COUNT_NAMES", "REQUEST_NAMES", "VALUE_NAMES"]
 
 REQUEST_NAMES: Final[tuple[str, ...]] = (
     *(column.name.lower() for column in RequestColumn if not column.name.endswith("_FIRST")),
@@ -27,4 +27,3 @@ COUNT_NAMES: Final[tuple[str, ...]] = (
     *(f"ratio_{bucket}" for bucket in range(len(RATIO_BOUNDS) + 1)),
 )
 VALUE_NAMES: Final[tuple[str, ...]] = tuple(column.name.lower() for column in ValueColumn)
-EXTREMES: Final[tuple[ValueColumn, ValueColumn]] = (ValueColumn.LOWEST, ValueColumn.HIGHEST)

@@ -8,13 +8,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from calidrift_agent._sketch import CELLS
-from calidrift_agent._state import SegmentCount, Window
+from calidrift_agent._state import SegmentCount, Window, empty_values
 from calidrift_agent._vocabulary import (
     COUNT_COLUMNS,
     REQUEST_COLUMNS,
-    VALUE_COLUMNS,
     Instrument,
-    ValueColumn,
     WindowFlag,
 )
 from calidrift_analyzer.errors import StoreError
@@ -34,9 +32,7 @@ class _Sums:
 
     def __init__(self, points: int) -> None:
         self.counts: NDArray[np.int64] = np.zeros((points, COUNT_COLUMNS), np.int64)
-        self.values: NDArray[np.float64] = np.zeros((points, VALUE_COLUMNS), np.float64)
-        self.values[:, ValueColumn.LOWEST] = np.inf
-        self.values[:, ValueColumn.HIGHEST] = -np.inf
+        self.values: NDArray[np.float64] = empty_values(points)
         self.cells: NDArray[np.int64] = np.zeros((points, CELLS), np.int64)
 
     def fill(self, sums: pa.Table, rows: NDArray[np.intp]) -> None:

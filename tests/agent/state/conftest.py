@@ -58,7 +58,7 @@ def fill() -> Callable[..., None]:
         low, high = rng.normal(size=(2, buffer.points))
         np.minimum(buffer.values[:, 0], low - 3, out=buffer.values[:, 0])
         np.maximum(buffer.values[:, 1], high + 3, out=buffer.values[:, 1])
-        buffer.values[:, 2:] += rng.random((buffer.points, 3))
+        buffer.values[:, 2:5] += rng.random((buffer.points, 3))
         buffer.sampling_ratio = 0.25
         buffer.add_segment("night", 3, 1)
         if seed % 2:

@@ -13,10 +13,11 @@ from calidrift_agent._state import (
     StateWriter,
     Window,
     _layout,
+    _slots,
     scan,
 )
 from calidrift_agent._state._codec import WindowEncoder
-from calidrift_agent._state._layout import HEADER_BYTES, RECORD_BYTES, RecordHead, checksum
+from calidrift_agent._state._layout import BLANK, HEADER_BYTES, RECORD_BYTES, RecordHead, checksum
 from calidrift_agent._vocabulary import WindowFlag
 from calidrift_agent.errors import ConfigurationError, StateError, StateFormatError
 
@@ -329,8 +330,8 @@ def test_a_foreign_file_is_refused(tmp_path):
 def test_a_newer_version_is_named(recorder):
     with recorder.writer.path.open("r+b") as file:
         file.seek(8)
-        file.write(b"\x02\0\0\0")
-    with pytest.raises(StateFormatError, match=r"newer calidrift .format 2, .* up to 1"):
+        file.write(b"\x03\0\0\0")
+    with pytest.raises(StateFormatError, match=r"newer calidrift .format 3, .* up to 2"):
         StateReader.open(recorder.writer.path)
 
 
@@ -427,3 +428,21 @@ def test_total_gives_up_when_slots_never_meet(recorder, reader):
     recorder.write_live()
     with pytest.raises(StateFormatError, match="do not meet"):
         reader.total()
+
+
+def test_slots_that_are_cleared_one_after_the_other_hold_a_window(recorder, monkeypatch):
+    """A reader that is interrupted between the two slots can find each of them blank."""
+    recorder.write_live()
+    reader = StateReader.open(recorder.writer.path)
+    real, blanks = os.pread, [2]
+
+    def pread(descriptor, length, offset):
+        if length == RECORD_BYTES and blanks[0]:
+            blanks[0] -= 1
+            return BLANK
+        return real(descriptor, length, offset)
+
+    with reader, monkeypatch.context() as patch:
+        patch.setattr(_slots.os, "pread", pread)
+        assert reader.live() is not None
+    assert blanks == [0]

@@ -40,7 +40,7 @@ class TestOpen:
             ("point_windows", COUNT_NAMES + VALUE_NAMES),
         ):
             found = [row[1] for row in table(path, f"PRAGMA table_info('{name}')")]
-            assert tuple(column for column in found if column in columns) == columns
+            assert sorted(column for column in found if column in columns) == sorted(columns)
 
     def test_no_time_needs_pytz(self, store):
         path = store.path
@@ -101,7 +101,8 @@ class TestOpen:
         assert table(path, "SELECT count(*) FROM duckdb_tables() WHERE table_name = 'half'") == [
             (0,)
         ]
-        assert table(path, "SELECT number FROM schema_migrations") == [(1,)]
+        done = table(path, "SELECT number FROM schema_migrations ORDER BY number")
+        assert done == [(step.number,) for step in migrations()]
 
     def test_second_process_is_told_who_holds_it(self, store):
         code = textwrap.dedent(

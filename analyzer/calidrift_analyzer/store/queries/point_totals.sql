@@ -10,6 +10,7 @@ SELECT
     CAST(SUM(w.clip_high) AS BIGINT) AS clip_high,
     CAST(SUM(w.nan) AS BIGINT) AS nan,
     CAST(SUM(w.inf) AS BIGINT) AS inf,
+    CAST(SUM(w.padded_elements) AS BIGINT) AS padded_elements,
     CAST(SUM(w.ratio_0) AS BIGINT) AS ratio_0,
     CAST(SUM(w.ratio_1) AS BIGINT) AS ratio_1,
     CAST(SUM(w.ratio_2) AS BIGINT) AS ratio_2,
@@ -25,7 +26,9 @@ SELECT
     MAX(w.highest) AS highest,
     SUM(w.ratio_sum) AS ratio_sum,
     SUM(w.clipped_energy) AS clipped_energy,
-    SUM(w.energy) AS energy
+    SUM(w.energy) AS energy,
+    MIN(w.padded_lowest) AS padded_lowest,
+    MAX(w.padded_highest) AS padded_highest
 FROM point_windows AS w
 JOIN windows AS t USING (process_id, number)
 JOIN process_points AS n USING (process_id, position)

@@ -11,6 +11,12 @@ SELECT
     CAST(COALESCE(SUM(w.units_covered), 0) AS BIGINT) AS units_covered,
     CAST(COALESCE(SUM(w.overhead_ns), 0) AS BIGINT) AS overhead_ns,
     CAST(COALESCE(SUM(w.forward_ns), 0) AS BIGINT) AS forward_ns,
+    CAST(COALESCE(SUM(w.steps), 0) AS BIGINT) AS steps,
+    CAST(COALESCE(SUM(w.compared), 0) AS BIGINT) AS compared,
+    CAST(COALESCE(SUM(w.ranked), 0) AS BIGINT) AS ranked,
+    CAST(COALESCE(SUM(w.agreed), 0) AS BIGINT) AS agreed,
+    CAST(COALESCE(SUM(w.noise_ppb), 0) AS BIGINT) AS noise_ppb,
+    CAST(COALESCE(SUM(w.distance_ppb), 0) AS BIGINT) AS distance_ppb,
     CAST(COALESCE(SUM(w.error_sample), 0) AS BIGINT) AS error_sample,
     CAST(COALESCE(SUM(w.error_tap), 0) AS BIGINT) AS error_tap,
     CAST(COALESCE(SUM(w.error_shadow), 0) AS BIGINT) AS error_shadow,
@@ -21,6 +27,10 @@ SELECT
     CAST(COALESCE(SUM(w.drop_disk_full), 0) AS BIGINT) AS drop_disk_full,
     CAST(COALESCE(SUM(w.drop_capture_limit), 0) AS BIGINT) AS drop_capture_limit,
     CAST(COALESCE(SUM(w.drop_state_unavailable), 0) AS BIGINT) AS drop_state_unavailable,
-    CAST(COALESCE(SUM(w.drop_unsuitable_input), 0) AS BIGINT) AS drop_unsuitable_input
+    CAST(COALESCE(SUM(w.drop_unsuitable_input), 0) AS BIGINT) AS drop_unsuitable_input,
+    CAST(COALESCE(SUM(w.drop_stateful_call), 0) AS BIGINT) AS drop_stateful_call,
+    CAST(COALESCE(SUM(w.drop_rate_limit), 0) AS BIGINT) AS drop_rate_limit,
+    CAST(COALESCE(SUM(w.drop_redacted), 0) AS BIGINT) AS drop_redacted,
+    CAST(COALESCE(SUM(w.drop_no_key), 0) AS BIGINT) AS drop_no_key
 FROM windows AS w
 WHERE w.process_id = $process_id
