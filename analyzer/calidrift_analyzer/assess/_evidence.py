@@ -19,17 +19,14 @@ exceedance that can ever alarm is 1.8 % for one point and 2.5 % for 50.
 """
 
 import math
-from collections.abc import Callable
-from typing import Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
-__all__ = ["exceedances_to_alarm", "log_evidence", "smallest_detectable", "units_to_alarm"]
+from calidrift_analyzer.assess._search import first_number
 
-_LONGEST: Final = 2**40
-"""Units beyond which an alarm counts as never."""
+__all__ = ["exceedances_to_alarm", "log_evidence", "smallest_detectable", "units_to_alarm"]
 
 
 def _require_reference(rank: int, reference_units: int) -> None:
@@ -150,7 +147,7 @@ def units_to_alarm(
         value = log_evidence(rate * units, units, rank=rank, reference_units=reference_units)
         return bool(value >= log_threshold)
 
-    return _first(reached)
+    return first_number(reached)
 
 
 def exceedances_to_alarm(
@@ -179,18 +176,4 @@ def exceedances_to_alarm(
         )
         return bool(value >= log_threshold)
 
-    return _first(reached)
-
-
-def _first(reached: Callable[[int], bool]) -> int | None:
-    """Smallest number from 1 on that satisfies a condition which, once true, stays true."""
-    high = 1
-    while not reached(high):
-        high *= 2
-        if high > _LONGEST:
-            return None
-    low = high // 2
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if reached(middle) else (middle, high)
-    return high
+    return first_number(reached)

@@ -4,6 +4,7 @@ import math
 from typing import Final
 
 from calidrift_agent._profile import CalibrationProfile
+from calidrift_agent._state import ReferenceFigures
 from calidrift_agent._vocabulary import RequestColumn
 from calidrift_analyzer.assess._evidence import smallest_detectable, units_to_alarm
 from calidrift_analyzer.assess._intervals import interval, lower_bound
@@ -76,6 +77,7 @@ def assess_model(
         seconds_to_detect=detection[2],
         first_ns=totals.first_ns,
         last_ns=totals.last_ns,
+        reference=ReferenceFigures.of(totals.requests),
     )
 
 
