@@ -17,10 +17,10 @@ has_compiler = $(if $(shell command -v '$(firstword $(CXX))' 2>/dev/null),,\
   $(error calidrift: there is no C++ compiler '$(firstword $(CXX))' on this machine; INT8 kernels are compiled here, so install one (Debian: apt-get install g++), or name one: make CXX=/path/to/c++))
 
 .DEFAULT_GOAL := help
-.PHONY: help compiler demo lint test bench clean
+.PHONY: help compiler demo lint test bench bench-statistics clean
 
 help: ## Show the targets
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
 
 # The compiler is looked for on every call, even when all is installed: it may have gone since.
 compiler:
@@ -53,6 +53,9 @@ test: lint ## Lint, then every test with doctests and coverage
 
 bench: $(STAMP) ## Paired ratios with their spread (minutes)
 	$(BIN)/python tests/benchmarks/run.py
+
+bench-statistics: $(STAMP) ## False alarms and delays of the alarms and of others (minutes)
+	$(BIN)/python tests/benchmarks/alarms/run.py
 
 clean: ## Remove the environment and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage .coverage.*

@@ -161,7 +161,7 @@ def test_without_a_target_make_shows_them(machine):
     ended = make(machine)
 
     assert ended.returncode == 0
-    for target in ("demo", "lint", "test", "bench"):
+    for target in ("demo", "lint", "test", "bench", "bench-statistics"):
         assert any(line.startswith(target) for line in ended.stdout.splitlines())
 
 
