@@ -45,7 +45,7 @@ lint: $(STAMP) ## ruff, mypy --strict, the layers of the house
 
 # The floor holds in each package by itself; the check is silent, so that pytest speaks last.
 test: lint ## Lint, then every test with doctests and coverage
-	$(BIN)/python -m pytest --cov --cov-report=term
+	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term
 	@for package in agent/calidrift_agent analyzer/calidrift_analyzer; do \
 	  $(BIN)/coverage report --include="$$package/*" --fail-under=90 >/dev/null 2>&1 || \
 	  { echo "calidrift: tests reach less than 90 % of the lines of $$package; see the table above" >&2; exit 1; }; \

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from calidrift_agent._calibrate import CalibrateOptions, calibrate
     from calidrift_agent._capture import CaptureOptions
+    from calidrift_agent._export import StateDirectoryCollector
     from calidrift_agent._observe import request_context
     from calidrift_agent._profile import CalibrationProfile, PointProfile
     from calidrift_agent._registry import Version, open_version
@@ -26,6 +27,7 @@ __all__ = [
     "CaptureOptions",
     "MagnitudeSketch",
     "PointProfile",
+    "StateDirectoryCollector",
     "StateReader",
     "Version",
     "Watch",
@@ -43,6 +45,7 @@ _HOMES = {
     "CaptureOptions": "_capture",
     "MagnitudeSketch": "_sketch",
     "PointProfile": "_profile",
+    "StateDirectoryCollector": "_export",
     "StateReader": "_state",
     "Version": "_registry",
     "Watch": "_watch",

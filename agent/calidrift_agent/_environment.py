@@ -13,13 +13,35 @@ from typing import final
 
 from calidrift_agent.errors import ConfigurationError
 
-__all__ = ["CALIDRIFT_DISABLED", "CALIDRIFT_STATE_DIR", "Environment", "read"]
+__all__ = [
+    "CALIDRIFT_CAPTURE_KEYS",
+    "CALIDRIFT_DISABLED",
+    "CALIDRIFT_NO_NATIVE",
+    "CALIDRIFT_STATE_DIR",
+    "CALIDRIFT_STRICT",
+    "Environment",
+    "native_allowed",
+    "read",
+    "read_capture_keys",
+]
+
+CALIDRIFT_CAPTURE_KEYS = "CALIDRIFT_CAPTURE_KEYS"
+"""Fernet keys of encrypted captures, separated by commas: the first encrypts, all decrypt, in the
+writing process as in the analyzer. Default: none."""
 
 CALIDRIFT_DISABLED = "CALIDRIFT_DISABLED"
 """`1` switches the agent off: `watch(...)` returns a watch that observes nothing. Default `0`."""
 
+CALIDRIFT_STRICT = "CALIDRIFT_STRICT"
+"""`1` raises failures of the agent into the caller; for staging, never for production. Default
+`0`: they are counted, and logged once per kind."""
+
 CALIDRIFT_STATE_DIR = "CALIDRIFT_STATE_DIR"
 """Folder of state files where `watch(...)` is given none. Default: no files, in memory only."""
+
+CALIDRIFT_NO_NATIVE = "CALIDRIFT_NO_NATIVE"
+"""`1` leaves the native tap alone, where it was built; at installation it leaves it out. Looked at
+when the package is imported, so that any word but those for "no" counts as `1`. Default `0`."""
 
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"", "0", "false", "no", "off"})
@@ -33,10 +55,12 @@ class Environment:
     Attributes:
         disabled: Whether the agent is switched off.
         state_dir: Folder of state files for callers that name none; `None` where unset.
+        strict: Whether failures of the agent are raised into the caller.
     """
 
     disabled: bool = False
     state_dir: Path | None = None
+    strict: bool = False
 
 
 def read(variables: Mapping[str, str] | None = None) -> Environment:
@@ -61,7 +85,35 @@ def read(variables: Mapping[str, str] | None = None) -> Environment:
     return Environment(
         disabled=_switch(source, CALIDRIFT_DISABLED),
         state_dir=Path(state_dir) if state_dir else None,
+        strict=_switch(source, CALIDRIFT_STRICT),
     )
+
+
+def native_allowed(variables: Mapping[str, str] | None = None) -> bool:
+    """Whether the native tap may be used; never raises.
+
+    >>> native_allowed({}), native_allowed({"CALIDRIFT_NO_NATIVE": "1"})
+    (True, False)
+    """
+    source = os.environ if variables is None else variables
+    return source.get(CALIDRIFT_NO_NATIVE, "").strip().lower() in _FALSE
+
+
+def read_capture_keys(variables: Mapping[str, str] | None = None) -> tuple[str, ...]:
+    """Read the keys of encrypted captures; a secret, hence no part of `Environment`.
+
+    Args:
+        variables: The variables to read; the process environment where not given.
+
+    Returns:
+        The keys in order, empty where unset.
+
+    >>> read_capture_keys({"CALIDRIFT_CAPTURE_KEYS": "new, old,"})
+    ('new', 'old')
+    """
+    source = os.environ if variables is None else variables
+    words = source.get(CALIDRIFT_CAPTURE_KEYS, "").split(",")
+    return tuple(word for word in map(str.strip, words) if word)
 
 
 def _switch(source: Mapping[str, str], name: str) -> bool:

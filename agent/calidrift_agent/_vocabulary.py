@@ -73,6 +73,20 @@ class DropReason(StrEnum):
     """Captures must be encrypted, but there is no key."""
 
 
+class AgentState(StrEnum):
+    """What a watch is doing, and if it does not observe any more, why."""
+
+    ACTIVE = "active"
+    KILLED = "killed"
+    """The kill file was found; a new watch is needed to observe again."""
+    ERRORS = "errors"
+    """There were too many errors in a row."""
+    BUDGET = "budget"
+    """It could not keep within its budget, at any sampling ratio."""
+    CLOSED = "closed"
+    """`Watch.close` was called."""
+
+
 class CaptureKind(StrEnum):
     """Which of the two capture stores a file belongs to."""
 
@@ -88,6 +102,11 @@ class WindowFlag(IntFlag):
     """Closed before its UTC-aligned end (flush, close, or a full slot)."""
     COARSE = 2
     """Stands for several windows that the ring had overwritten: counts exact, extremes too wide."""
+    KILLED = 4
+    """The watch had let go of its model because of the kill file; see `AgentState`."""
+    ERRORS = 8
+    BUDGET = 16
+    CLOSED = 32
 
 
 class CountColumn(IntEnum):

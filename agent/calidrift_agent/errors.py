@@ -11,10 +11,12 @@
     │   └── StateSpaceError                    no room to create one
     ├── CaptureError (ValueError)              a capture file that cannot be used
     ├── RegistryError (OSError)                a damaged or unfinished model version
+    ├── StrictModeError (RuntimeError)         a failure of the agent, in staging only
     └── AttachError (TypeError)                a model that cannot be watched
 
 Messages say what was given, what is allowed, and what to do. None of these is ever raised into a
-request: they belong to `watch(...)`, `calibrate(...)`, and to readers of files.
+request: they belong to `watch(...)`, `calibrate(...)`, and to readers of files. The one exception
+is `StrictModeError`, where `CALIDRIFT_STRICT=1` asks for it.
 """
 
 from typing import ClassVar
@@ -34,6 +36,7 @@ __all__ = [
     "StateError",
     "StateFormatError",
     "StateSpaceError",
+    "StrictModeError",
 ]
 
 
@@ -89,3 +92,7 @@ class AttachError(CalidriftError, TypeError):
 
 class RegistryError(CalidriftError, OSError):
     """A model version is damaged, unfinished or missing; it is never served."""
+
+
+class StrictModeError(CalidriftError, RuntimeError):
+    """The agent failed; raised into a request, but only where `CALIDRIFT_STRICT=1` asks for it."""

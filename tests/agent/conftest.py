@@ -5,11 +5,13 @@ import functools
 import io
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, NamedTuple
 
 import pytest
 import torch
+import torch.ao.quantization
 from torch import nn
 from torch.fx import GraphModule
 
@@ -167,3 +169,153 @@ def tiny_int8() -> TinyInt8:
         copy.deepcopy(_tiny_cnn()), (example,), dynamic_shapes=({0: batch},)
     ).converted
     return TinyInt8(converted, example)
+
+
+class StubNet(nn.Module):
+    """A network with QuantStub: fused convolution, residual sum, linear layer; 10 x 10 images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.quant = torch.ao.quantization.QuantStub()
+        self.conv1 = nn.Conv2d(3, 8, 3)
+        self.relu = nn.ReLU()
+        self.conv2 = nn.Conv2d(8, 8, 1)
+        self.plus = torch.ao.nn.quantized.FloatFunctional()
+        self.fc = nn.Linear(512, 6)
+        self.dequant = torch.ao.quantization.DeQuantStub()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.relu(self.conv1(self.quant(x)))
+        x = self.plus.add(x, self.conv2(x))
+        return self.dequant(self.fc(x.flatten(1)))
+
+
+class PlainNet(nn.Module):
+    """The same without stubs, for `prepare_fx`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 8, 3)
+        self.relu = nn.ReLU()
+        self.conv2 = nn.Conv2d(8, 8, 1)
+        self.fc = nn.Linear(512, 6)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.relu(self.conv1(x))
+        x = x + self.conv2(x)
+        return self.fc(x.flatten(1))
+
+
+class AoModel(NamedTuple):
+    """An INT8 model of `torch.ao`, the FP32 model that it was made from, and its batches."""
+
+    model: nn.Module
+    float_model: nn.Module
+    batches: list[torch.Tensor]
+
+
+@contextmanager
+def quiet_ao() -> Iterator[None]:
+    """Without the warnings that `torch.ao` has for everybody who converts a model with it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "torch.ao.quantization is deprecated", DeprecationWarning)
+        warnings.filterwarnings("ignore", "torch.quantize_per_tensor, torch", UserWarning)
+        warnings.filterwarnings("ignore", "Please use quant_min and quant_max", UserWarning)
+        yield
+
+
+def _min_max(*, scheme: torch.qscheme = torch.per_tensor_affine) -> torch.ao.quantization.QConfig:
+    """All 256 codes for activations, exactly from the smallest to the largest value."""
+    kinds = torch.ao.quantization
+    return kinds.QConfig(
+        kinds.MinMaxObserver.with_args(dtype=torch.quint8, qscheme=scheme),
+        kinds.default_per_channel_weight_observer,
+    )
+
+
+def ao_batches(count: int = 4, *, seed: int = 0) -> list[torch.Tensor]:
+    """Batches of 16 images of normal noise."""
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(16, 3, 10, 10, generator=generator) for _ in range(count)]
+
+
+def convert_stub(scheme: torch.qscheme = torch.per_tensor_affine) -> AoModel:
+    """`prepare` and `convert` of a `StubNet`."""
+    with torch.random.fork_rng(devices=[]), quiet_ao():
+        torch.manual_seed(0)
+        plain = StubNet().eval()
+        fused = torch.ao.quantization.fuse_modules(copy.deepcopy(plain), [["conv1", "relu"]])
+        fused.qconfig = _min_max(scheme=scheme)
+        prepared = torch.ao.quantization.prepare(fused)
+        for batch in ao_batches():
+            prepared(batch)
+        return AoModel(torch.ao.quantization.convert(prepared), plain, ao_batches())
+
+
+def convert_graph(model: nn.Module | None = None) -> AoModel:
+    """`prepare_fx` and `convert_fx` of a `PlainNet`, or of another model with its input."""
+    from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx
+
+    with torch.random.fork_rng(devices=[]), quiet_ao():
+        torch.manual_seed(0)
+        plain = PlainNet().eval() if model is None else model
+        mapping = torch.ao.quantization.QConfigMapping().set_global(_min_max())
+        prepared = prepare_fx(copy.deepcopy(plain), mapping, (ao_batches()[0],))
+        for batch in ao_batches():
+            prepared(batch)
+        return AoModel(convert_fx(prepared), plain, ao_batches())
+
+
+@pytest.fixture
+def ao_stub() -> AoModel:
+    """Eager modules of `torch.ao`, calibrated from smallest to largest value."""
+    return convert_stub()
+
+
+@pytest.fixture
+def ao_graph() -> AoModel:
+    """The same as a graph of `convert_fx`."""
+    return convert_graph()
+
+
+@pytest.fixture(scope="session")
+def make_stub() -> Callable[..., AoModel]:
+    """The function `convert_stub`."""
+    return convert_stub
+
+
+@pytest.fixture(scope="session")
+def make_graph() -> Callable[..., AoModel]:
+    """The function `convert_graph`."""
+    return convert_graph
+
+
+@pytest.fixture(scope="session")
+def quiet_torch_ao() -> Callable[..., AbstractContextManager[None]]:
+    """The function `quiet_ao`."""
+    return quiet_ao
+
+
+@pytest.fixture(scope="session")
+def quantize_torchao() -> Callable[..., nn.Module]:
+    """torchao's `quantize_` with a named configuration, on the model itself."""
+
+    def quantize_linear(model: nn.Module, name: str, **settings: Any) -> nn.Module:
+        with warnings.catch_warnings():
+            # torchao 0.18 uses deprecated parts of torch 2.13 while it is imported and run.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            warnings.simplefilter("ignore", FutureWarning)
+            import torchao.quantization as ao
+
+            if "granularity" in settings:
+                settings["granularity"] = getattr(ao, settings["granularity"])()
+            if "act_mapping_type" in settings:
+                from torchao.quantization.quant_primitives import MappingType
+
+                settings["act_mapping_type"] = MappingType[settings["act_mapping_type"]]
+            if name.startswith("Int8Static"):
+                settings["set_inductor_config"] = False  # it is one of the whole process
+            ao.quantize_(model, getattr(ao, name)(**settings))
+        return model
+
+    return quantize_linear

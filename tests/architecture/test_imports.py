@@ -36,7 +36,10 @@ WATCHER = textwrap.dedent(
     """
 )
 
-LIGHT = ["_sketch", "_profile", "_state", "_capture", "_export", "_registry", "_environment"]
+LIGHT = [
+    *("_sketch", "_profile", "_state", "_capture", "_export", "_registry", "_environment"),
+    "_sidecar",
+]
 HEAVY = {
     "torch",
     "torchao",

@@ -37,24 +37,30 @@ def wheel(project, tmp_path_factory):
         shutil.copytree(
             project / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__")
         )
+    shutil.copy(project / "agent" / "build_native.py", copy / "agent")
     with build(copy, tmp_path_factory.mktemp("wheel")) as built:
         yield built
 
 
 def sources(root: Path) -> set[str]:
-    """Every file of the packages, as it is named inside the wheel."""
+    """Every file of the packages, as it is named inside the wheel, but for what is built."""
     return {
         str(path.relative_to(root / folder.split("/", maxsplit=1)[0]))
         for folder in CODE
         for path in (root / folder).rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts
+        if path.is_file() and "__pycache__" not in path.parts and path.suffix != ".so"
     }
 
 
 def test_every_file_of_the_packages_is_inside_and_nothing_else(wheel, project):
     inside = {name for name in wheel.namelist() if ".dist-info/" not in name}
+    built = {name for name in inside if name.endswith(".so")}
 
-    assert inside == sources(project)
+    assert inside - built == sources(project)
+    assert built <= {"calidrift_agent/_taps/_native/_tap.abi3.so"}
+    [info] = [name for name in wheel.namelist() if name.endswith(".dist-info/WHEEL")]
+    pure = b"Root-Is-Purelib: true" in wheel.read(info)
+    assert pure == (not built)
 
 
 def test_what_is_no_python_code_is_inside(wheel):

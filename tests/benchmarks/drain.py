@@ -65,7 +65,7 @@ def spin(seconds: float) -> None:
         pass
 
 
-def measure(points: int, shape: tuple[int, ...], rounds: int) -> dict[str, float]:
+def measure(points: int, shape: tuple[int, ...], rounds: int) -> dict[str, object]:
     torch.manual_seed(0)
     model, x = chain(points, 64), torch.randn(shape)
     profile = calibrate(model, [x])
@@ -89,11 +89,13 @@ def measure(points: int, shape: tuple[int, ...], rounds: int) -> dict[str, float
                 gaps.append(seen.longest_during(tick))
                 control.append(seen.longest_during(lambda: spin(float(np.median(times)) * 1e-3)))
     low, high = median_interval(np.array(times))
+    gap_low, gap_high = median_interval(np.array(gaps))
     return {
         "ms": float(np.median(times)),
         "low": low,
         "high": high,
         "gap_ms": float(np.median(gaps)),
+        "gap": {"value": float(np.median(gaps)), "low": gap_low, "high": gap_high},
         "gap_p95_ms": float(np.quantile(gaps, 0.95)),
         "control_gap_ms": float(np.median(control)),
         "control_gap_p95_ms": float(np.quantile(control, 0.95)),

@@ -4,21 +4,27 @@
 the same thread, so that nothing of it hides on the other core. `self` is the time inside the taps
 (a clock around each tap, summed) as a share of the plain request. The peers are forward pre-hooks
 with torch.ao observers on the same modules, the usual way to collect ranges from a live model.
+
+Everything twice: with the native tap, and with torch and numpy alone; each in a process of its own.
 """
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from children import leave, measure_apart
 from networks import encoder, resnet18
 from paired import Ratio, Variant, paired
 from peers import HookedObservers, histogram_observer, minmax_observer
 from torch import Tensor, nn
 
 from calidrift_agent import Watch, WatchOptions, calibrate, watch
+from calidrift_agent._taps import Tap
+from calidrift_agent._taps._native import NATIVE
 
-IN_REQUEST_TARGET = 1.03
+IN_REQUEST_TARGET = 1.03 if NATIVE is None else 1.01
 OPTIONS = WatchOptions(budget=None, drain_seconds=60.0, window_seconds=3600.0)
 
 
@@ -103,7 +109,8 @@ def measure(case: Case, rounds: int) -> dict[str, object]:
         self_time[name] = share(peer.nanoseconds, plain_ms)
     watched.attach()
     watched.watch.close()
-    return show(case, ratios, self_time)
+    targets = {"in-request": IN_REQUEST_TARGET, "total": case.total_target}
+    return show(case, ratios, self_time, targets)
 
 
 def share(nanoseconds: list[int], plain_ms: float) -> float:
@@ -111,23 +118,24 @@ def share(nanoseconds: list[int], plain_ms: float) -> float:
     return float(np.median(nanoseconds)) * 1e-6 / plain_ms * 100
 
 
-def show(case: Case, ratios: dict[str, Ratio], self_time: dict[str, float]) -> dict[str, object]:
+def show(
+    case: Case, ratios: dict[str, Ratio], self_time: dict[str, float], targets: dict[str, float]
+) -> dict[str, object]:
     base = ratios["A/A"].baseline_ms
     print(f"  {case.name}: plain {base:.1f} ms")
-    targets = {"in-request": IN_REQUEST_TARGET, "total": case.total_target}
     for name, ratio in ratios.items():
         print(f"    {ratio.show(targets.get(name))}")
     shares = ", ".join(f"{name} {value:.2f} %" for name, value in self_time.items())
-    below = self_time["calidrift"] < self_time["MinMaxObserver"]
-    print(f"    self-time: {shares}; below MinMaxObserver: {'yes' if below else 'NO'}")
+    over = self_time["calidrift"] / self_time["MinMaxObserver"]
+    print(f"    self-time: {shares}; {over:.2f} of MinMaxObserver's")
     added = (ratios["total"].median - 1) / (ratios["HistogramObserver"].median - 1)
-    verdict = "met" if added <= 0.2 else "missed"
-    print(f"    total added cost ÷ HistogramObserver's: {added:.3f} (target <= 0.2: {verdict})")
+    print(f"    total added cost ÷ HistogramObserver's: {added:.3f}")
     return {
         "plain_ms": base,
         **{name: as_row(ratio) for name, ratio in ratios.items()},
         "self_percent": self_time,
-        "added_over_histogram": added,
+        "self_over_minmax": over,
+        "over_histogram": added,
     }
 
 
@@ -135,10 +143,29 @@ def as_row(ratio: Ratio) -> dict[str, float]:
     return {"median": ratio.median, "low": ratio.low, "high": ratio.high, "rounds": ratio.rounds}
 
 
+def here(quick: bool, threads: int) -> dict[str, object]:
+    """Measures in this process, with the tap that it has."""
+    torch.set_num_threads(threads)
+    native = Tap.__module__.endswith("_tap") and "python" not in Tap.__module__
+    print(f"Sampled pass, watched ÷ plain, {threads} thread(s), {'native' if native else 'python'}")
+    shorter = 6 if quick else 1 if threads == 1 else 4
+    return {case.name: measure(case, max(3, case.rounds // shorter)) for case in CASES}
+
+
 def main(quick: bool) -> dict[str, object]:
-    print("Sampled pass, watched ÷ plain, one thread")
-    torch.set_num_threads(1)
-    return {
-        case.name: measure(case, max(3, case.rounds // 6) if quick else case.rounds)
-        for case in CASES
-    }
+    words = ["--quick"] if quick else []
+    figures: dict[str, object] = {}
+    for kind, off in (("native", "0"), ("python", "1")):
+        if kind == "native" and NATIVE is None:
+            continue
+        figures[kind] = measure_apart("sampled_pass", *words, CALIDRIFT_NO_NATIVE=off)
+        figures[f"{kind}, 2 threads"] = measure_apart(
+            "sampled_pass", "--threads", "2", *words, CALIDRIFT_NO_NATIVE=off
+        )
+    return figures
+
+
+if __name__ == "__main__":
+    given = sys.argv[1:]
+    wanted = int(given[given.index("--threads") + 1]) if "--threads" in given else 1
+    leave(here("--quick" in given, wanted), given)

@@ -62,19 +62,24 @@ def fill(buffer: WindowBuffer, seed: int) -> None:
 def update(points: int, rounds: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         writer, buffer = make(folder, points)
+        size = writer.path.stat().st_size
         fill(buffer, 0)
         filled = int(np.count_nonzero(buffer.cells))
         raw = mmap.mmap(-1, filled * 10)
         source = bytes(filled * 10)
-        times = np.empty((rounds, 2))
+        times = np.empty((rounds, 3))
         for index in range(rounds):
+            buffer.additions = index + 1  # as after a sampled request: all of it is new
             start = time.perf_counter_ns()
             writer.write_open(buffer, index)
             middle = time.perf_counter_ns()
             raw[:] = source
-            times[index] = middle - start, time.perf_counter_ns() - middle
+            copied = time.perf_counter_ns()
+            writer.write_open(buffer, index)  # as after requests of which none was sampled
+            again = time.perf_counter_ns()
+            times[index] = middle - start, copied - middle, again - copied
         writer.close()
-    took, copied = times[:, 0] * 1e-3, times[:, 1] * 1e-3
+    took, copied, again = (times[:, column] * 1e-3 for column in range(3))
     low, high = median_interval(took)
     p99 = float(np.quantile(took, 0.99))
     print(
@@ -82,7 +87,19 @@ def update(points: int, rounds: int) -> dict[str, float]:
         f"[{low:.1f}, {high:.1f}] µs, p99 {p99:.1f} µs; raw copy of the same bytes "
         f"{np.median(copied):.1f} µs (target <= {TARGET_US:.0f})"
     )
-    return {"us": float(np.median(took)), "low": low, "high": high, "p99": p99}
+    print(
+        f"    nothing sampled since: {np.median(again):.1f} µs; file {size / 1e6:.1f} MB, "
+        f"{size / points / 1024:.0f} KiB per point; the window in memory "
+        f"{buffer.cells[0].nbytes / 1024:.1f} KiB per point"
+    )
+    return {
+        "us": float(np.median(took)),
+        "low": low,
+        "high": high,
+        "p99": p99,
+        "unchanged_us": float(np.median(again)),
+        "file_bytes_per_point": size / points,
+    }
 
 
 def write_for_ever(folder: str, protected: bool, ready: Event, stop: Event) -> None:

@@ -5,9 +5,11 @@ of nanoseconds; the layers of `run` are all executed, to show that nothing grows
 """
 
 import time
+from collections.abc import Callable
 
 import numpy as np
 import torch
+from gates import gate_of, take_out
 from networks import chain
 from paired import median_interval
 from torch import Tensor, nn
@@ -79,4 +81,38 @@ def main(quick: bool) -> dict[str, object]:
                 f"   A/A {control[0]:+7.3f} [{control[1]:+.3f}, {control[2]:+.3f}] µs"
             )
             result[f"{kind}_{layers}"] = {"us": median, "low": low, "high": high, "aa": control}
+    for name, make in {"beside": beside, "edges": edges}.items():
+        median, low, high = others(make, x, options, rounds)
+        print(f"  {name}: {median:+.3f} [{low:+.3f}, {high:+.3f}] µs")
+        result[name] = {"us": median, "low": low, "high": high}
     return result
+
+
+def beside() -> object:
+    """A compiled module, which is observed beside; its backend adds nothing of its own."""
+    return torch.compile(Held(10).eval(), backend="eager")
+
+
+def edges() -> object:
+    """A function: its callers call the watch instead."""
+    return lambda x: x
+
+
+def others(
+    make: Callable[[], object], x: Tensor, options: WatchOptions, rounds: int
+) -> tuple[float, float, float]:
+    """Gives the added µs per call of the other strategies, as `added` does."""
+    model, differences = make(), np.empty(rounds)
+    with torch.inference_mode():
+        model(x)
+        with watch(model, name="bench", sample_rate=1e-9, options=options) as one:
+            gate = gate_of(one)
+            watched = one if gate._attribute is None else model
+            for index in range(rounds):
+                gate.attach()
+                took = per_call_us(watched, x, 2000)
+                take_out(gate)
+                differences[index] = took - per_call_us(model, x, 2000)
+            gate.attach()
+    low, high = median_interval(differences)
+    return float(np.median(differences)), low, high

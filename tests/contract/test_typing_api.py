@@ -24,6 +24,8 @@ WRONG = textwrap.dedent(
     watch(model, "resnet18")
     watch(model, name="a", sample_rate="1 %")
     watch(model, name="a", capture=True)
+    watch(model, name="a", reference="fp32.pt")
+    watch(model, name="a", referense=model)
     watch(model, name="a").reports()
     calibrate(model)
     calibrate(torch.ones(2), [torch.ones(2)])

@@ -35,6 +35,7 @@ def serve(model: nn.Module, requests: Iterator[torch.Tensor]) -> None:
         state_dir=Path("/run/calidrift"),
         sample_rate=0.01,
         capture=CaptureOptions(max_bytes=2**20),
+        reference=nn.Linear(2, 2),
         options=WatchOptions(budget=0.005),
     )
     assert_type(watched, Watch)

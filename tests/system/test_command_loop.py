@@ -151,23 +151,6 @@ def test_the_loop_from_calibration_to_rollback(operator, tmp_path):
     assert open_version(registry, "loop").id == promoted[0] != promoted[1]
 
 
-@pytest.mark.slow
-def test_a_refused_candidate_changes_nothing(operator, tmp_path):
-    text = (tmp_path / "calidrift.toml").read_text()
-    strict = text.replace("min_size_ratio = 3.0", "min_size_ratio = 100.0")
-    (tmp_path / "calidrift.toml").write_text(strict)
-
-    made = operator("recalibrate", "--from", "samples", "--estimator", "mse")
-    refused = operator("validate")
-    promoted = operator("promote")
-
-    assert made[0] == 0, made
-    assert (refused[0], refused[1]["passed"]) == (1, False)
-    assert promoted[0] == 1
-    assert promoted[1]["error"]["kind"] == "RefusedError"
-    assert not (tmp_path / "registry/loop/current").exists()
-
-
 def test_each_step_names_the_one_that_is_missing(operator):
     for command, told in (
         ("status", "no data"),

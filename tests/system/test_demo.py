@@ -58,6 +58,12 @@ def test_fp32_withstands_the_shift_and_the_stale_version_does_not(document):
     assert worst >= 15 * POINT
 
 
+def test_fp32_withstands_every_condition(document):
+    assert {
+        name: one["fp32"] for name, one in document["segments"].items() if one["fp32"] < 0.88
+    } == {}
+
+
 def test_both_recalibrations_restore_it(document):
     assert document["fp32_accuracy"] - document["recalibrated_int8_accuracy"] <= 1 * POINT
     assert document["fp32_accuracy"] - document["sketch_only_int8_accuracy"] <= 1.5 * POINT

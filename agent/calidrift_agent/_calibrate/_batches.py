@@ -6,7 +6,7 @@ from typing import Any, final
 
 import torch
 
-from calidrift_agent._points import batch_rows
+from calidrift_agent._points import ForwardSignature, Frame, batch_rows
 from calidrift_agent.errors import ConfigurationError
 
 _ALLOWED = "a tensor, a tuple of positional inputs or a mapping of keyword inputs"
@@ -21,17 +21,25 @@ class Batch:
         number: Counted from 1.
         args: Positional inputs.
         kwargs: Keyword inputs.
-        rows: Units in the batch: first dimension of its first tensor.
+        rows: Units in the batch: rows of its first tensor that are not padding altogether.
+        frame: Where rows and padded positions are.
     """
 
     number: int
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
     rows: int
+    frame: Frame
 
 
-def read_batches(batches: Iterable[Any]) -> Iterator[Batch]:
+def read_batches(
+    batches: Iterable[Any], signature: ForwardSignature | None = None
+) -> Iterator[Batch]:
     """Yield the batches, each one checked when its turn comes.
+
+    Args:
+        batches: What the caller gave.
+        signature: Of the model's forward, to find an attention mask; None for none.
 
     Raises:
         ConfigurationError: `batches` is not an iterable of batches, or a batch has another type,
@@ -52,11 +60,14 @@ def read_batches(batches: Iterable[Any]) -> Iterator[Batch]:
                 f"batch {number} holds no tensor with a dimension, so its units cannot be counted; "
                 f"yield {_ALLOWED}, with the batch as first dimension"
             )
-        if rows == 0:
+        frame = Frame.of(args, kwargs, rows, signature or ForwardSignature())
+        units = int(frame.real.sum())
+        if units == 0:
             raise ConfigurationError(
-                f"batch {number} has no rows; yield batches with at least one unit"
+                f"batch {number} has no rows{' that are not padding' if rows else ''}; yield "
+                "batches with at least one unit"
             )
-        yield Batch(number=number, args=args, kwargs=kwargs, rows=rows)
+        yield Batch(number=number, args=args, kwargs=kwargs, rows=units, frame=frame)
 
 
 def _inputs(number: int, batch: object) -> tuple[tuple[Any, ...], Mapping[str, Any]]:

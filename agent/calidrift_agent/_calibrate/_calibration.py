@@ -12,16 +12,29 @@ from torch.fx import GraphModule
 from calidrift_agent._calibrate._batches import Batch, read_batches
 from calidrift_agent._calibrate._eager import hooked, uncompiled
 from calidrift_agent._calibrate._record import RailRecorder, UnitRecorder
+from calidrift_agent._calibrate._session import SessionCalibration
+from calidrift_agent._calibrate._static import StaticCalibration
+from calidrift_agent._onnx import Session, is_session
 from calidrift_agent._points import (
+    CodePoints,
     Discovery,
+    ForwardSignature,
     QuantizedGraph,
     discover,
     fingerprint_of,
+    is_converted,
     is_quantized,
     require_module,
+    static_points,
     training_operation,
 )
-from calidrift_agent._profile import TOP_LIMIT, CalibrationProfile, PointProfile, utc_now
+from calidrift_agent._profile import (
+    TOP_LIMIT,
+    CalibrationProfile,
+    Fingerprint,
+    PointProfile,
+    utc_now,
+)
 from calidrift_agent._vocabulary import Instrument
 from calidrift_agent.errors import AttachError, ConfigurationError
 
@@ -62,7 +75,10 @@ class CalibrateOptions:
 
 
 def calibrate(
-    model: nn.Module, batches: Iterable[Any], *, options: CalibrateOptions | None = None
+    model: nn.Module | Session,
+    batches: Iterable[Any],
+    *,
+    options: CalibrateOptions | None = None,
 ) -> CalibrationProfile:
     """Measure the reference of a model: bounds and sketches of every point.
 
@@ -70,15 +86,22 @@ def calibrate(
     converted PT2E graph is interpreted twice per batch: once with its activation quantizers
     bypassed (bounds and sketches: what the values would be without quantization) and once as
     served (rail rates); its clip bounds are read from the graph. Either way every row of a batch
-    is one unit and every element is in the sketch. A unit with a NaN or an infinity counts as
-    infinitely large: no bound becomes infinite by it, but the bound's rank grows by one.
+    is one unit and every element is in the sketch, but for positions that an `attention_mask` of
+    shape (rows, tokens) calls padding: these count nowhere. A session is replayed on a second one
+    of the same model, for both instruments at once, with all observed tensors of a batch in
+    memory. An INT8 model of `torch.ao`, or one with static layers of torchao, has the clip
+    instrument only: ranges are read from it, rail rates measured, and there are no observed bounds
+    until the profile is merged with one of the FP32 model. A unit with a NaN or an infinity counts
+    as infinitely large: no bound becomes infinite by it, but the bound's rank grows by one.
 
     Args:
-        model: An eager `nn.Module` in eval mode (also behind `torch.compile`), or what
-            `convert_pt2e` returned.
-        batches: Yields tensors, tuples (positional inputs) or mappings (keyword inputs), the
-            batch as first dimension. Random units of the traffic that the model is meant for:
-            the bound's meaning rests on it.
+        model: An eager `nn.Module` in eval mode (also behind `torch.compile`), what
+            `convert_pt2e` returned, or an `onnxruntime.InferenceSession`.
+        batches: Yields tensors, tuples (positional inputs) or mappings (keyword inputs; for a
+            session its feeds), the batch as first dimension. Random units of the traffic that the
+            model is meant for: the bound's meaning rests on it.
+            For a model that generates text give whole texts, prompt and answer: in production a
+            text is one unit, with its decode steps.
         options: Rarer settings.
 
     Returns:
@@ -100,24 +123,32 @@ def calibrate(
         (2, 3.0)
     """
     options = options or CalibrateOptions()
-    inner = require_module(model)
-    if isinstance(inner, GraphModule) and is_quantized(inner):
-        points, units = _calibrate_graph(inner, batches, options)
+    instrument = Instrument.RANGE
+    if is_session(model):
+        points, units, fingerprint = _calibrate_session(model, batches, options)
     else:
-        points, units = _calibrate_eager(inner, batches, options)
+        inner = require_module(model)
+        if isinstance(inner, GraphModule) and is_quantized(inner):
+            points, units = _calibrate_graph(inner, batches, options)
+        elif (static := static_points(inner)) is not None:
+            points, units = _calibrate_static(inner, static, batches)
+            instrument = Instrument.CLIP
+        else:
+            points, units = _calibrate_eager(inner, batches, options)
+        fingerprint = fingerprint_of(
+            inner, data=options.data_fingerprint, preprocessing=options.preprocessing
+        )
     if units < options.rank:
         raise ConfigurationError(
             f"rank is {options.rank}, but the batches hold {units} units; give more batches or a "
             "lower rank"
         )
-    _report_unobserved(points)
+    _report_unobserved(points, instrument)
     return CalibrationProfile(
         points={point.name: point for point in points},
         units=units,
-        instrument=Instrument.RANGE,
-        fingerprint=fingerprint_of(
-            inner, data=options.data_fingerprint, preprocessing=options.preprocessing
-        ),
+        instrument=instrument,
+        fingerprint=fingerprint,
         created=utc_now(),
     )
 
@@ -127,7 +158,8 @@ def _calibrate_eager(
 ) -> tuple[list[PointProfile], int]:
     discovery = discover(model, outputs=options.outputs)
     _require_points(model, discovery)
-    training = next((name for name, one in model.named_modules() if one.training), None)
+    modules = model.named_modules()
+    training = next((name for name, one in modules if one.training and not is_converted(one)), None)
     if training is not None:
         raise AttachError(
             f"{f'the module {training}' if training else 'the model'} is in training mode, where "
@@ -136,12 +168,12 @@ def _calibrate_eager(
     recorder = UnitRecorder(len(discovery.points))
 
     def step(batch: Batch) -> None:
-        recorder.begin(batch.rows)
+        recorder.begin(batch.frame)
         model(*batch.args, **batch.kwargs)
         recorder.end()
 
     with uncompiled(model), hooked(model, discovery.points, recorder.observe):
-        units = _run(batches, step)
+        units = _run(model, batches, step)
     return [
         PointProfile(
             name=point.name,
@@ -151,6 +183,20 @@ def _calibrate_eager(
         )
         for index, point in enumerate(discovery.points)
     ], units
+
+
+def _calibrate_static(
+    model: nn.Module, found: CodePoints, batches: Iterable[Any]
+) -> tuple[list[PointProfile], int]:
+    if model.training:
+        raise AttachError(
+            "the model is in training mode, where activations depend on the batch; call "
+            "model.eval() first"
+        )
+    calibration = StaticCalibration(model, found)
+    with uncompiled(model), calibration.observing():
+        units = _run(model, batches, calibration.step)
+    return calibration.points(), units
 
 
 def _calibrate_graph(
@@ -164,15 +210,16 @@ def _calibrate_graph(
         )
     graph = QuantizedGraph(graph_module)
     recorder = UnitRecorder(len(graph.quantizers))
-    rails = RailRecorder(graph.quantizers)
+    rails = RailRecorder([quantizer.bound for quantizer in graph.quantizers])
 
     def step(batch: Batch) -> None:
-        recorder.begin(batch.rows)
+        recorder.begin(batch.frame)
         graph.run(batch.args, batch.kwargs, bypass=True, observe=recorder.observe)
         recorder.end()
+        rails.begin(batch.frame)
         graph.run(batch.args, batch.kwargs, bypass=False, observe=rails.observe)
 
-    units = _run(batches, step)
+    units = _run(graph_module, batches, step)
     points = []
     for index, quantizer in enumerate(graph.quantizers):
         low, high = rails.rates(index)
@@ -190,10 +237,20 @@ def _calibrate_graph(
     return points, units
 
 
-def _run(batches: Iterable[Any], step: Callable[[Batch], None]) -> int:
+def _calibrate_session(
+    session: Any, batches: Iterable[Any], options: CalibrateOptions
+) -> tuple[list[PointProfile], int, Fingerprint]:
+    calibration = SessionCalibration(session)
+    units = _run(None, calibration.read(batches), calibration.step)
+    fingerprint = calibration.fingerprint(options.data_fingerprint, options.preprocessing)
+    return calibration.points(options.rank), units, fingerprint
+
+
+def _run(model: nn.Module | None, batches: Iterable[Any], step: Callable[[Batch], None]) -> int:
     units = 0
+    signature = None if model is None else ForwardSignature.of(model)
     with torch.no_grad():
-        for batch in read_batches(batches):
+        for batch in read_batches(batches, signature):
             try:
                 step(batch)
             except Exception as error:
@@ -219,11 +276,18 @@ def _require_points(model: nn.Module, discovery: Discovery) -> None:
     )
 
 
-def _report_unobserved(points: list[PointProfile]) -> None:
-    names = [point.name for point in points if point.observed_bound is None]
+def _report_unobserved(points: list[PointProfile], instrument: Instrument) -> None:
+    if instrument is Instrument.RANGE:
+        names = [point.name for point in points if point.observed_bound is None]
+        fired = any(point.sketch is not None for point in points)
+        missing = "bound for %s%s: never reached, or without a finite unit"
+    else:
+        names = [point.name for point in points if point.rail_high_rate is None]
+        fired = len(names) < len(points)
+        missing = "rail rate for %s%s: never reached"
     if not names:
         return
-    if all(point.sketch is None for point in points):
+    if not fired:
         raise AttachError(
             f"none of the {len(points)} points fired with a dense floating-point tensor: the "
             "forward does not call these modules (give the one that is really run: behind a "
@@ -231,7 +295,7 @@ def _report_unobserved(points: list[PointProfile]) -> None:
         )
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     _LOG.warning(
-        "calibration: no bound for %s%s: never reached, or without a finite unit",
+        f"calibration: no {missing}",
         ", ".join(names[:_SHOWN]),
         more,
     )

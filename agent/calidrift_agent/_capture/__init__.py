@@ -4,6 +4,7 @@ from calidrift_agent._capture._file import Capture, CaptureRow
 from calidrift_agent._capture._index import CaptureIndex, read_index
 from calidrift_agent._capture._options import CaptureOptions
 from calidrift_agent._capture._reader import list_captures, read_capture
+from calidrift_agent._capture._sealing import KeyRing
 from calidrift_agent._capture._writer import CaptureWriter
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "CaptureOptions",
     "CaptureRow",
     "CaptureWriter",
+    "KeyRing",
     "list_captures",
     "read_capture",
     "read_index",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias, final
+from typing import Any, Final, TypeAlias, final
 
 from numpy.typing import NDArray
 
@@ -13,23 +14,47 @@ from calidrift_agent.errors import ConfigurationError
 Inputs: TypeAlias = Mapping[str, NDArray[Any]]
 Redaction: TypeAlias = Callable[[Inputs], Inputs | None]
 
+_LOWEST: Final = {
+    "max_bytes": 1,
+    "max_count": 1,
+    "max_sample_bytes": 1,
+    "reservoir": 0,
+    "per_point": 1,
+    "segments": 0,
+    "max_per_hour": 1,
+}
+
 
 @final
 @dataclass(frozen=True, slots=True)
 class CaptureOptions:
     """Limits of the captures of one process. Captures are inputs of users: off by default.
 
+    They are files in the state directory, of mode 0600 in folders of mode 0700. Nothing sends
+    them anywhere; the analyzer reads them where they are.
+
     Attributes:
         max_bytes: All files together, by default 256 MiB.
-        max_count: All files together, by default 512, the uniform reservoir included.
+        max_count: All files together, by default 512, the uniform reservoirs included.
         max_sample_bytes: Largest single request row that is kept, by default 1 MiB of tensors.
-        reservoir: Files that are a uniform sample of everything observed, covered or not.
+        reservoir: Files that are a uniform sample of everything observed of one segment, covered
+            or not.
         per_point: Uncovered rows that each point keeps for its largest maxima, whatever comes
             after them; lowered where the points together would fill the store.
         inputs: Names of the inputs that may be kept; None for all of them.
-        redact: Called with the inputs of every offered row, off the request thread; returns what
-            may be kept, or None for nothing. A redaction that raises drops the row.
+        redact: Called with a copy of the inputs of every offered row, off the request thread;
+            returns what may be kept, or None for nothing. A redaction that raises, or returns
+            anything else, drops the row.
         seed: Seed of the random choices; None for a random one.
+        segments: The first so many segments (of `request_context`, "none" being one) have a
+            reservoir of their own, all others share one; fewer where the reservoirs would take
+            more than half of `max_count`.
+        max_per_hour: Rows that are written within any 60 minutes, by default 1,000.
+        max_disk_use: Used share of the file system, in (0, 1], above which nothing is written.
+        ttl_hours: Captures of this model in this state directory are deleted before they are
+            older than this, those of dead processes too; by default 720 (30 days). None: never.
+        encrypt: Encrypt every capture with the first key of `CALIDRIFT_CAPTURE_KEYS`; needs the
+            extra `crypto`. Without a key nothing is written.
     """
 
     max_bytes: int = 256 * 1024 * 1024
@@ -40,15 +65,14 @@ class CaptureOptions:
     inputs: tuple[str, ...] | None = None
     redact: Redaction | None = None
     seed: int | None = None
+    segments: int = 3
+    max_per_hour: int = 1000
+    max_disk_use: float = 0.9
+    ttl_hours: float | None = 720.0
+    encrypt: bool = False
 
     def __post_init__(self) -> None:
-        for name, lowest in (
-            ("max_bytes", 1),
-            ("max_count", 1),
-            ("max_sample_bytes", 1),
-            ("reservoir", 0),
-            ("per_point", 1),
-        ):
+        for name, lowest in _LOWEST.items():
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < lowest:
                 raise ConfigurationError(
@@ -65,6 +89,29 @@ class CaptureOptions:
                 f"reservoir ({self.reservoir}) is a part of max_count ({self.max_count}) and "
                 "must not be larger"
             )
+        self._require_inputs()
+        if self.seed is not None and (type(self.seed) is not int or self.seed < 0):
+            raise ConfigurationError(
+                f"capture option seed must be a whole number of at least 0, got {self.seed!r}"
+            )
+        if not (_is_number(self.max_disk_use) and 0.0 < self.max_disk_use <= 1.0):
+            raise ConfigurationError(
+                f"capture option max_disk_use is {self.max_disk_use!r}, but is a share of the "
+                "disk above 0 and up to 1; 0.9 stops when it is 90 % full"
+            )
+        ttl = self.ttl_hours
+        if ttl is not None and not (_is_number(ttl) and 0.0 < ttl < math.inf):
+            raise ConfigurationError(
+                f"capture option ttl_hours is {ttl!r}, but is a number of hours above 0, or None "
+                "to keep captures until others take their place"
+            )
+        if not isinstance(self.encrypt, bool):
+            raise ConfigurationError(
+                f"capture option encrypt is {self.encrypt!r}, but must be True or False; keys "
+                "belong into the environment, not here"
+            )
+
+    def _require_inputs(self) -> None:
         if isinstance(self.inputs, str):
             raise ConfigurationError(
                 f"capture option inputs must be a tuple of names, got the text {self.inputs!r}; "
@@ -79,7 +126,7 @@ class CaptureOptions:
             raise ConfigurationError(
                 f"capture option redact must be a function of the inputs, got {self.redact!r}"
             )
-        if self.seed is not None and (type(self.seed) is not int or self.seed < 0):
-            raise ConfigurationError(
-                f"capture option seed must be a whole number of at least 0, got {self.seed!r}"
-            )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

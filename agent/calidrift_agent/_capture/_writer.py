@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import errno
 import json
+import time
 import uuid
+from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, final
@@ -12,22 +13,31 @@ from typing import Final, final
 import numpy as np
 
 from calidrift_agent._capture._choice import ExtremesAndRest, UniformReservoir
+from calidrift_agent._capture._expiry import Leftovers
 from calidrift_agent._capture._file import (
     CAPTURE_SUFFIX,
     CaptureRow,
     encode_capture,
     is_suitable,
     points_digest,
-    write_privately,
 )
-from calidrift_agent._capture._index import INDEX_NAME, CaptureIndex
+from calidrift_agent._capture._folder import CaptureFolder
+from calidrift_agent._capture._index import CaptureIndex
+from calidrift_agent._capture._limits import HourLimit, disk_use
 from calidrift_agent._capture._options import CaptureOptions, Inputs
+from calidrift_agent._capture._reservoirs import Reservoirs
+from calidrift_agent._capture._sealing import SEALED_SUFFIX, KeyRing
 from calidrift_agent._vocabulary import CaptureKind, DropReason
 from calidrift_agent.errors import ConfigurationError
 
 _INDEX_GROWTH: Final = 1.05
 """Rows seen may outgrow the index by this factor before it is written again."""
-_NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_PERIODS: Final = 24
+"""Parts of the time to live; a capture is deleted within the last one."""
+_BITE: Final = 64
+"""Files that one call of `tidy` looks at or deletes."""
+_SWEEP_SECONDS: Final = 600.0
+"""Pause between two rounds over what other processes have left."""
 
 
 @final
@@ -36,7 +46,7 @@ class CaptureWriter:
 
     Two stores share the limits: rows with a maximum above an observed bound (the largest maxima
     of every point are never given up for others, the rest is a random choice), and a uniform
-    reservoir over all offered rows.
+    reservoir per segment over all offered rows.
 
     Args:
         directory: `<state_dir>/captures/<process>/`; made with mode 0700 at the first capture.
@@ -46,7 +56,7 @@ class CaptureWriter:
         options: Limits.
 
     Cost: a row that is not kept costs a comparison over P maxima; one that is kept a file and an
-    fsync. A stationary stream of n rows writes the reservoir about `k (1 + ln(n / k))` times.
+    fsync. A stationary stream of n rows writes a reservoir about `k (1 + ln(n / k))` times.
     """
 
     def __init__(
@@ -57,39 +67,49 @@ class CaptureWriter:
         points: tuple[str, ...],
         options: CaptureOptions | None = None,
     ) -> None:
-        self._directory = Path(directory)
-        self._options = options or CaptureOptions()
+        self._options = options = options or CaptureOptions()
         self._points = points
         self._digest = points_digest(points)
         self._model = model
         self._profile = profile_digest
-        rng = np.random.default_rng(self._options.seed)
-        room = self._options.max_count - self._options.reservoir
-        per_point = max(1, min(self._options.per_point, room // (2 * max(len(points), 1))))
-        self._uncovered_room = room
+        rng = np.random.default_rng(options.seed)
+        size = options.reservoir
+        most = options.max_count // (2 * size) if size else 1
+        reservoirs = max(1, min(options.segments + 1, most))
+        least_room = options.max_count - size * reservoirs
+        per_point = max(1, min(options.per_point, least_room // (2 * max(len(points), 1))))
         self._uncovered = ExtremesAndRest(len(points), per_point, rng)
-        self._uniform = UniformReservoir(self._options.reservoir, rng)
-        self._sizes: dict[str, int] = {}
-        self._bytes = 0
-        self._seen_uncovered = 0
-        self._dropped = 0
+        self._uniform = Reservoirs(size, reservoirs - 1, rng)
+        self._hour = HourLimit(options.max_per_hour)
+        self._ring = KeyRing() if options.encrypt else None
+        suffix = SEALED_SUFFIX if options.encrypt else CAPTURE_SUFFIX
+        self._folder = CaptureFolder(Path(directory), suffix)
+        self._seen_uncovered = self._dropped = self._refused = 0
+        self._indexed = (0, 0, 0)
         self._index_is_stale = False
-        self._indexed = 0
+        self._born: dict[str, int] = {}
+        self._condemned: deque[str] = deque()
+        ttl = options.ttl_hours
+        self._width = None if ttl is None else ttl * 3600.0 / _PERIODS
+        self._period = self._now()
+        self._uniform.advance(self._period, _PERIODS)
+        self._leftovers = None if ttl is None else Leftovers(self._folder.path, model, ttl * 3600.0)
+        self._next_sweep = 0.0
 
     @property
     def directory(self) -> Path:
         """Where the captures are."""
-        return self._directory
+        return self._folder.path
 
     @property
     def count(self) -> int:
         """Number of files kept now."""
-        return len(self._sizes)
+        return len(self._folder)
 
     @property
     def size_bytes(self) -> int:
         """Size of all files kept now."""
-        return self._bytes
+        return self._folder.size_bytes
 
     def offer(self, row: CaptureRow) -> DropReason | None:
         """Show one observed row to both stores.
@@ -112,25 +132,61 @@ class CaptureWriter:
                 f"the inclusion of an observed row is a probability in (0, 1], got {row.inclusion}"
             )
         inputs = self._permitted(row.inputs)
-        if inputs is None:
-            return DropReason.UNSUITABLE_INPUT
+        if isinstance(inputs, DropReason):
+            return inputs
         if sum(array.nbytes for array in inputs.values()) > self._options.max_sample_bytes:
             return DropReason.CAPTURE_LIMIT
-        # Rows that can never be kept are no part of what the reservoir is a sample of.
-        self._index_is_stale = True
-        place = self._uniform.choose()
-        self._seen_uncovered += row.uncovered
+        # Rows that can never be kept are no part of what a reservoir is a sample of, nor are those
+        # that come while nothing is written: it must stay uniform over the rows that it counts.
+        reservoir = self._uniform.of(row.segment)
         wanted = row.uncovered and self._uncovered_room > 0
-        if place is None and not wanted:
-            if self._uniform.seen > _INDEX_GROWTH * self._indexed:
-                self.flush()
-            return None
+        self._index_is_stale = True
+        refusal = self._refusal()
+        if refusal is not None:
+            self._refused += 1
+            return refusal if wanted or len(reservoir) < reservoir.capacity else None
+        place = reservoir.choose()
+        self._seen_uncovered += row.uncovered
+        before = self._folder.written
         reasons = [
+            self._make_room(),
             self._keep_uncovered(row, inputs) if wanted else None,
-            self._keep_uniform(row, inputs, place) if place is not None else None,
+            self._keep_uniform(row, inputs, reservoir, place) if place is not None else None,
         ]
-        self.flush()
+        if self._folder.written != before:
+            self._hour.count()
+        if self._index_is_due:
+            self.flush()
         return next((reason for reason in reasons if reason is not None), None)
+
+    def tidy(self) -> None:
+        """Delete what has reached its time to live, a bounded number of files per call.
+
+        Captures of this process count by the time of their request; those that other processes of
+        the same model have left beside them, by the time of their file.
+
+        Raises:
+            OSError: A file cannot be deleted.
+        """
+        period = self._now()
+        if period != self._period:
+            self._period = period
+            self._index_is_stale = True
+            old = [key for key, born in self._born.items() if born <= period - _PERIODS]
+            self._uncovered.remove(*old)
+            for key in old:
+                del self._born[key]
+            self._condemned.extend((*old, *self._uniform.advance(period, _PERIODS)))
+        if self._condemned:
+            for _ in range(min(_BITE, len(self._condemned))):
+                self._folder.remove(self._condemned.popleft())
+            self.flush()
+        elif (
+            self._leftovers is not None
+            and time.monotonic() >= self._next_sweep
+            and self._leftovers.sweep(_BITE)
+        ):
+            self._next_sweep = time.monotonic() + _SWEEP_SECONDS
 
     def flush(self) -> None:
         """Bring `index.json` up to date; a full disk leaves the older one.
@@ -141,8 +197,8 @@ class CaptureWriter:
         Raises:
             OSError: It could not be written for another reason than lack of space.
         """
-        self._indexed = self._uniform.seen
-        if not self._index_is_stale or not self._directory.exists():
+        self._indexed = (self._uniform.seen, self._seen_uncovered, self._folder.changes)
+        if not self._index_is_stale or not self._folder.path.exists():
             return
         index = CaptureIndex(
             model=self._model,
@@ -150,76 +206,124 @@ class CaptureWriter:
             points_digest=self._digest,
             seen=self._uniform.seen,
             seen_uncovered=self._seen_uncovered,
-            reservoir=self._uniform.capacity,
             dropped=self._dropped,
+            refused=self._refused,
+            reservoirs=self._uniform.rates,
+            chances={key: p for key, p in self._uncovered.chances().items() if p < 1.0},
         )
-        self._index_is_stale = not self._written(
-            self._directory / INDEX_NAME, index.to_json().encode()
+        self._index_is_stale = not self._folder.write_index(index)
+
+    @property
+    def _uncovered_room(self) -> int:
+        return self._options.max_count - self._uniform.rooms
+
+    @property
+    def _index_is_due(self) -> bool:
+        seen, uncovered, changes = self._indexed
+        return (
+            self._folder.changes != changes
+            or self._uniform.seen > _INDEX_GROWTH * seen
+            or self._seen_uncovered > _INDEX_GROWTH * uncovered
         )
 
-    def _permitted(self, inputs: Inputs) -> Inputs | None:
-        """What of the inputs may be kept; None for nothing."""
+    def _now(self) -> int:
+        """Number of the present period."""
+        return 0 if self._width is None else int(time.monotonic() / self._width)
+
+    def _refusal(self) -> DropReason | None:
+        """Why nothing is written at all at present; must not depend on the row."""
+        if self._hour.reached:
+            return DropReason.RATE_LIMIT
+        if self._ring is not None and not self._ring.usable:
+            return DropReason.NO_KEY
+        use = disk_use(self._folder.path)
+        if use is not None and use > self._options.max_disk_use:
+            return DropReason.DISK_FULL
+        return None
+
+    def _permitted(self, inputs: Inputs) -> Inputs | DropReason:
+        """What of the inputs may be kept, or why nothing."""
         if self._options.inputs is not None:
             inputs = {name: inputs[name] for name in self._options.inputs if name in inputs}
         if self._options.redact is not None:
             try:
-                redacted = self._options.redact(inputs)
+                # Copies: rows share the inputs that have no batch dimension.
+                redacted = self._options.redact({name: x.copy() for name, x in inputs.items()})
             except Exception:  # the host's own function: without its word nothing is kept
-                return None
-            if not isinstance(redacted, Mapping):
-                return None
+                return DropReason.REDACTED
+            if not isinstance(redacted, Mapping) or not redacted:
+                return DropReason.REDACTED
             inputs = redacted
-        return inputs if is_suitable(inputs) else None
+        return inputs if is_suitable(inputs) else DropReason.UNSUITABLE_INPUT
+
+    def _make_room(self) -> DropReason | None:
+        """Shrink the store of uncovered rows to what the reservoirs have left it."""
+        lost = None
+        while len(self._uncovered) > self._uncovered_room:
+            self._evict()
+            lost = DropReason.CAPTURE_LIMIT
+        return lost
 
     def _keep_uncovered(self, row: CaptureRow, inputs: Inputs) -> DropReason | None:
         key = uuid.uuid4().hex
         self._uncovered.admit(key, row.maxima)
+        self._born[key] = self._period
         before = self._dropped
         if len(self._uncovered) > self._uncovered_room and self._evict() == key:
             return DropReason.CAPTURE_LIMIT  # not even encoded: the common case of a full store
         blob = self._encode(key, row, inputs, CaptureKind.UNCOVERED)
-        while self._bytes + len(blob) > self._options.max_bytes:
+        while self._folder.size_bytes + len(blob) > self._options.max_bytes:
             # Alone with a full reservoir, the row itself is the last one to go.
             if self._evict() == key:
                 return DropReason.CAPTURE_LIMIT
         written = False
         try:
-            written = self._write(key, blob)
+            written = self._folder.write(key, blob)
         finally:
             if not written:
                 self._uncovered.remove(key)
+                del self._born[key]
                 self._dropped += 1
         if not written:
             return DropReason.DISK_FULL
         return DropReason.CAPTURE_LIMIT if self._dropped > before else None
 
-    def _keep_uniform(self, row: CaptureRow, inputs: Inputs, place: int) -> DropReason | None:
+    def _keep_uniform(
+        self, row: CaptureRow, inputs: Inputs, reservoir: UniformReservoir, place: int
+    ) -> DropReason | None:
         key = uuid.uuid4().hex
         blob = self._encode(key, row, inputs, CaptureKind.UNIFORM)
-        older = self._uniform.at(place)
-        freed = 0 if older is None else self._sizes[older]
         lost: DropReason | None = None
-        while self._bytes - freed + len(blob) > self._options.max_bytes and len(self._uncovered):
+        while self._excess(blob, reservoir.at(place)) > 0 and len(self._uncovered):
             lost = DropReason.CAPTURE_LIMIT
             self._evict()
-        if self._bytes - freed + len(blob) > self._options.max_bytes:
+        if self._excess(blob, reservoir.at(place)) > 0:
+            lost = DropReason.CAPTURE_LIMIT
+            again = reservoir.freeze() if reservoir.at(place) is None else None
+            if again is None or self._excess(blob, reservoir.at(again)) > 0:
+                return lost
+            place = again
+        older = reservoir.at(place)
+        if not self._folder.write(key, blob):
             if older is None:
-                self._uniform.freeze()
-            return DropReason.CAPTURE_LIMIT
-        if not self._write(key, blob):
-            if older is None:
-                self._uniform.freeze()
+                reservoir.freeze()
             return DropReason.DISK_FULL
-        self._uniform.put(place, key)
+        reservoir.put(place, key)
         if older is not None:
-            self._unlink(older)
+            self._folder.remove(older)
         return lost
+
+    def _excess(self, blob: bytes, older: str | None) -> int:
+        """Bytes over the limit if `blob` took the place of an older capture."""
+        freed = 0 if older is None else self._folder.size_of(older)
+        return self._folder.size_bytes - freed + len(blob) - self._options.max_bytes
 
     def _evict(self) -> str:
         """Give up the least wanted uncovered row; returns its key."""
         victim = self._uncovered.evict()
+        del self._born[victim]
         self._dropped += 1
-        self._unlink(victim)
+        self._folder.remove(victim)
         return victim
 
     def _encode(self, key: str, row: CaptureRow, inputs: Inputs, kind: CaptureKind) -> bytes:
@@ -231,29 +335,5 @@ class CaptureWriter:
             "points": json.dumps(self._points, ensure_ascii=False),
             "points_digest": self._digest,
         }
-        return encode_capture(row, inputs, header)
-
-    def _path(self, key: str) -> Path:
-        return self._directory / f"{key}{CAPTURE_SUFFIX}"
-
-    def _write(self, key: str, blob: bytes) -> bool:
-        if not self._written(self._path(key), blob):
-            return False
-        self._sizes[key] = len(blob)
-        self._bytes += len(blob)
-        return True
-
-    def _written(self, path: Path, blob: bytes) -> bool:
-        try:
-            write_privately(path, blob)
-        except OSError as error:
-            if error.errno in _NO_SPACE:
-                return False
-            raise
-        return True
-
-    def _unlink(self, key: str) -> None:
-        size = self._sizes.pop(key, None)
-        if size is not None:
-            self._bytes -= size
-            self._path(key).unlink(missing_ok=True)
+        blob = encode_capture(row, inputs, header)
+        return blob if self._ring is None else self._ring.seal(blob)

@@ -3,16 +3,22 @@
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 from typing import final
 
 from calidrift_agent.errors import ConfigurationError
 
-__all__ = ["GROUP", "Command", "CommandTable", "joined"]
+__all__ = ["GROUP", "Command", "CommandTable", "joined", "register"]
 
 GROUP = "calidrift.commands"
 """Entry point group by which packages add commands."""
+
+_OWN = {
+    "doctor": "Attach to a model, run a few requests, and say what watching it sees and costs.",
+    "sidecar": "Serve the figures of state directories to Prometheus, and push them over OTLP.",
+}
 
 _log = logging.getLogger(__name__)
 
@@ -97,4 +103,21 @@ def joined(points: Iterable[EntryPoint] | None = None) -> CommandTable:
             point.load()(table)
         except Exception as error:
             _log.warning("the commands of %r cannot be loaded: %s", point.name, error)
+    if points is None:
+        register(table)
     return table
+
+
+def register(table: CommandTable) -> None:
+    """Add the agent's own commands, behind those of other packages."""
+    for name, summary in _OWN.items():
+        table.add(Command(name=name, summary=summary, load=_own_loader(name)))
+
+
+def _own_loader(name: str) -> Callable[[], Callable[..., None]]:
+    def load() -> Callable[..., None]:
+        module = import_module(f"calidrift_agent._command_line._{name}")
+        function: Callable[..., None] = getattr(module, name)
+        return function
+
+    return load

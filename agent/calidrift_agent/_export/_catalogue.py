@@ -2,50 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from enum import StrEnum
-from typing import Final, final
+from typing import Final
 
-
-class MetricType(StrEnum):
-    """Kind of a metric, in the words of the Prometheus text format."""
-
-    GAUGE = "gauge"
-    COUNTER = "counter"
-    HISTOGRAM = "histogram"
-
-
-class Emitter(StrEnum):
-    """Which process reports a metric."""
-
-    AGENT = "agent"
-    """The serving process, or a sidecar that reads its state files."""
-    ANALYZER = "analyzer"
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class Metric:
-    """One metric.
-
-    Attributes:
-        name: Prometheus name; counters end in `_total`.
-        otel: OpenTelemetry name.
-        type: Its kind.
-        unit: UCUM unit, as OpenTelemetry wants it ("1" for ratios).
-        labels: Label names, in order. Never a request id: all values come from a closed set.
-        emitter: Which process reports it.
-        help: One sentence.
-    """
-
-    name: str
-    otel: str
-    type: MetricType
-    unit: str
-    labels: tuple[str, ...]
-    emitter: Emitter
-    help: str
-
+from calidrift_agent._export._analyzer_metrics import ANALYZER_METRICS
+from calidrift_agent._export._metric import Emitter, Metric, MetricType
 
 _MODEL: Final = ("model",)
 _POINT: Final = ("model", "point")
@@ -87,6 +47,15 @@ CATALOGUE: Final[tuple[Metric, ...]] = (
         _POINT,
         Emitter.AGENT,
         "Largest magnitude of one unit of inference, divided by the observed bound.",
+    ),
+    Metric(
+        "calidrift_activation_magnitude",
+        "calidrift.activation.magnitude",
+        MetricType.EXPONENTIAL,
+        "1",
+        _POINT,
+        Emitter.SIDECAR,
+        "Activation values of observed requests, negative ones apart, at 16 buckets per octave.",
     ),
     Metric(
         "calidrift_exceedances_total",
@@ -215,6 +184,42 @@ CATALOGUE: Final[tuple[Metric, ...]] = (
         "Finished recalibrations, by outcome.",
     ),
     Metric(
+        "calidrift_reference_compared_total",
+        "calidrift.reference.compared",
+        MetricType.COUNTER,
+        "{unit}",
+        _MODEL,
+        Emitter.AGENT,
+        "Units whose served output was compared with that of the FP32 reference.",
+    ),
+    Metric(
+        "calidrift_reference_sqnr_db",
+        "calidrift.reference.sqnr",
+        MetricType.GAUGE,
+        "dB",
+        _MODEL,
+        Emitter.AGENT,
+        "Mean output SQNR against the FP32 reference; from 0 dB, where noise dominates, to 93 dB.",
+    ),
+    Metric(
+        "calidrift_reference_agreement_ratio",
+        "calidrift.reference.agreement",
+        MetricType.GAUGE,
+        "1",
+        _MODEL,
+        Emitter.AGENT,
+        "Share of compared units with classes in which the served and the reference's top-1 agree.",
+    ),
+    Metric(
+        "calidrift_reference_cosine",
+        "calidrift.reference.cosine",
+        MetricType.GAUGE,
+        "1",
+        _MODEL,
+        Emitter.AGENT,
+        "Mean cosine of the angle between compared outputs.",
+    ),
+    Metric(
         "calidrift_agent_overhead_seconds_total",
         "calidrift.agent.overhead",
         MetricType.COUNTER,
@@ -305,6 +310,15 @@ CATALOGUE: Final[tuple[Metric, ...]] = (
         "Observation points left out of this exposition by its limit.",
     ),
     Metric(
+        "calidrift_agent_state",
+        "calidrift.agent.state",
+        MetricType.GAUGE,
+        "{process}",
+        (*_MODEL, "state"),
+        Emitter.AGENT,
+        "Processes whose watch is in this state; all but `active` say why it stopped observing.",
+    ),
+    Metric(
         "calidrift_agent_state_age_seconds",
         "calidrift.agent.state_age",
         MetricType.GAUGE,
@@ -332,41 +346,24 @@ CATALOGUE: Final[tuple[Metric, ...]] = (
         "Scrapes in which figures of a watch could not be collected.",
     ),
     Metric(
-        "calidrift_analyzer_ingest_lag_seconds",
-        "calidrift.analyzer.ingest_lag",
-        MetricType.GAUGE,
-        "s",
-        _MODEL,
-        Emitter.ANALYZER,
-        "Age of the newest window in the store.",
-    ),
-    Metric(
-        "calidrift_analyzer_ingested_rows_total",
-        "calidrift.analyzer.ingested_rows",
+        "calidrift_agent_exports_total",
+        "calidrift.agent.exports",
         MetricType.COUNTER,
-        "{row}",
-        _MODEL,
-        Emitter.ANALYZER,
-        "Rows of windows written to the store.",
-    ),
-    Metric(
-        "calidrift_analyzer_job_duration_seconds",
-        "calidrift.analyzer.job_duration",
-        MetricType.HISTOGRAM,
-        "s",
-        ("job",),
-        Emitter.ANALYZER,
-        "How long analyzer jobs took.",
-    ),
-    Metric(
-        "calidrift_analyzer_store_bytes",
-        "calidrift.analyzer.store_size",
-        MetricType.GAUGE,
-        "By",
+        "{export}",
         (),
-        Emitter.ANALYZER,
-        "Size of the store on disk.",
+        Emitter.SIDECAR,
+        "Pushes over OTLP that the receiver took whole.",
     ),
+    Metric(
+        "calidrift_agent_export_failures_total",
+        "calidrift.agent.export_failures",
+        MetricType.COUNTER,
+        "{export}",
+        (),
+        Emitter.SIDECAR,
+        "Pushes over OTLP that failed after all tries, or that the receiver took in part.",
+    ),
+    *ANALYZER_METRICS,
 )
 """All metrics, in the order in which documentation shows them."""
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import logging
-import threading
 from collections.abc import Callable, Iterable
 from typing import Final, TypeAlias, final
 
 from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
 
+from calidrift_agent._export._failures import ScrapeFailures
 from calidrift_agent._export._families import (
     SCRAPE_ERRORS,
     ExportSnapshot,
@@ -21,7 +20,6 @@ from calidrift_agent._export._shown import ShownPoints
 from calidrift_agent.errors import ConfigurationError
 
 MAX_POINTS: Final = 64
-_log = logging.getLogger("calidrift_agent")
 
 SnapshotSource: TypeAlias = Callable[[], ExportSnapshot]
 
@@ -57,9 +55,7 @@ class WatchCollector(Collector):
         self._sources = sources
         self._max_points = max_points
         self._shown = [ShownPoints(max_points) for _ in sources]
-        self._lock = threading.Lock()
-        self._errors = 0
-        self._logged: set[str] = set()
+        self._failures = ScrapeFailures()
 
     def joined_with(self, *others: WatchCollector) -> WatchCollector:
         """One collector for the watches of this one and of others."""
@@ -78,22 +74,11 @@ class WatchCollector(Collector):
                 # Aside first: a watch that fails half-way leaves nothing half-reported.
                 own = FamilyTable()
                 snapshot = source()
-                with self._lock:
+                with self._failures.lock:
                     rows = shown.rows(snapshot)
                 add_snapshot(own, snapshot, rows)
                 table.absorb(own)
             except Exception as error:
-                self._failed(error)
-        with self._lock:
-            errors = self._errors
-        table.number(SCRAPE_ERRORS, (), errors)
+                self._failures.add(type(error).__name__, error)
+        table.number(SCRAPE_ERRORS, (), self._failures.number)
         return table.families()
-
-    def _failed(self, error: Exception) -> None:
-        kind = type(error).__name__
-        with self._lock:
-            self._errors += 1
-            first = kind not in self._logged
-            self._logged.add(kind)
-        if first:
-            _log.warning("calidrift: figures of a watch could not be collected (%s)", error)

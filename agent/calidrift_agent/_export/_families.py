@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias, final
 
@@ -15,10 +15,12 @@ from prometheus_client.core import (
 )
 from prometheus_client.metrics_core import Metric as Family
 
-from calidrift_agent._export._catalogue import CATALOGUE, Emitter, MetricType, metric
-from calidrift_agent._state import StateMeta, Window
+from calidrift_agent._export._catalogue import CATALOGUE, metric
+from calidrift_agent._export._metric import Emitter, MetricType
+from calidrift_agent._state import ReferenceFigures, StateMeta, Window, state_of
 from calidrift_agent._vocabulary import (
     RATIO_BOUNDS,
+    AgentState,
     CountColumn,
     DropReason,
     RequestColumn,
@@ -36,6 +38,22 @@ Labels: TypeAlias = tuple[str, ...]
 
 
 @final
+@dataclass(frozen=True, slots=True)
+class LivingFigures:
+    """What only living processes can say, of a sum that dead ones are part of.
+
+    Attributes:
+        points_expected: Points that they attached to.
+        points_observed: Points that have fired in one of them.
+        states: How many of them are in each state; 0 everywhere: there is no living one.
+    """
+
+    points_expected: int
+    points_observed: int
+    states: Mapping[AgentState, int]
+
+
+@final
 @dataclass(frozen=True, slots=True, eq=False)
 class ExportSnapshot:
     """What one watch has to report at one moment.
@@ -46,12 +64,15 @@ class ExportSnapshot:
         recent_absmax: float64 (P,), largest magnitude of the last two minutes, -inf where none
             (`WindowBuffer.recent_absmax`).
         state_age_seconds: Time since the state file was written; None without one.
+        living: What living processes say where `total` is of several processes; None where it is
+            of one, this one.
     """
 
     meta: StateMeta
     total: Window
     recent_absmax: NDArray[np.float64]
     state_age_seconds: float | None = None
+    living: LivingFigures | None = None
 
 
 @final
@@ -113,6 +134,7 @@ def agent_families() -> Iterator[Family]:
 def add_snapshot(table: FamilyTable, snapshot: ExportSnapshot, rows: Sequence[int]) -> None:
     """Add all samples of one watch; only the points of `rows` appear one by one."""
     _add_model(table, snapshot, len(snapshot.meta.points) - len(rows))
+    _add_reference(table, snapshot)
     for row in rows:
         _add_point(table, snapshot, row)
 
@@ -138,21 +160,46 @@ def _add_model(table: FamilyTable, snapshot: ExportSnapshot, omitted: int) -> No
         table.number("calidrift_agent_errors_total", (*model, stage), requests[place])
     for place, reason in enumerate(DropReason, RequestColumn.DROP_FIRST):
         table.number("calidrift_agent_dropped_total", (*model, reason), requests[place])
-    points = len(meta.points)
-    observed = int(np.count_nonzero(total.counts[:, CountColumn.ROWS]))
+    table.number("calidrift_agent_points_omitted", model, omitted)
+    _add_living(table, snapshot)
+
+
+def _add_living(table: FamilyTable, snapshot: ExportSnapshot) -> None:
+    """What is so now, and of nobody where there is no living process."""
+    meta, total = snapshot.meta, snapshot.total
+    model = (meta.model,)
+    living = snapshot.living
+    if living is None:
+        observed = int(np.count_nonzero(total.counts[:, CountColumn.ROWS]))
+        living = LivingFigures(len(meta.points), observed, {state_of(total.flags): 1})
+    if not sum(living.states.values()):
+        return
     gauges = (
         ("calidrift_agent_sampling_ratio", total.sampling_ratio),
-        ("calidrift_agent_points_expected", points),
-        ("calidrift_agent_points_observed", observed),
-        ("calidrift_agent_points_omitted", omitted),
+        ("calidrift_agent_points_expected", living.points_expected),
+        ("calidrift_agent_points_observed", living.points_observed),
     )
     for gauge, value in gauges:
         table.number(gauge, model, value)
+    for state in AgentState:
+        table.number("calidrift_agent_state", (*model, state), living.states.get(state, 0))
     if snapshot.state_age_seconds is not None:
         age = max(snapshot.state_age_seconds, 0.0)
         table.number("calidrift_agent_state_age_seconds", model, age)
     build = (*model, meta.agent_version, meta.instrument, meta.strategy)
     table.number("calidrift_agent_build_info", build, 1)
+
+
+def _add_reference(table: FamilyTable, snapshot: ExportSnapshot) -> None:
+    found = ReferenceFigures.of(snapshot.total.requests)
+    if found is None:
+        return
+    model = (snapshot.meta.model,)
+    table.number("calidrift_reference_compared_total", model, found.compared)
+    table.number("calidrift_reference_sqnr_db", model, found.sqnr_db)
+    table.number("calidrift_reference_cosine", model, found.cosine)
+    if found.agreement is not None:
+        table.number("calidrift_reference_agreement_ratio", model, found.agreement)
 
 
 def _add_point(table: FamilyTable, snapshot: ExportSnapshot, row: int) -> None:

@@ -9,9 +9,10 @@ from typing import Any, Final, final
 
 from torch import nn
 
+from calidrift_agent._observe._fused import FusedLayer, fused_layer, layer_call
 from calidrift_agent._observe._gate import Gate
 from calidrift_agent._observe._plan import Leaf, TreePlan
-from calidrift_agent._taps import Recorder
+from calidrift_agent._taps import Recorder, Tap, arm, disarm
 
 Calls = dict[int, Recorder]
 """Thread to the recorder of the call that it is observing."""
@@ -59,39 +60,14 @@ def renew_lock() -> None:
     _arming.renew()
 
 
-@final
-class LiveTap:
-    """The `forward` of an observed live module while a call of this tree is being observed.
+class LiveTap(Tap):
+    """The `forward` of a live module while a call of this tree is being observed.
 
     Calls of other threads pass through (0.2 us). A copy or a pickle made meanwhile holds the
     original forward.
     """
 
-    __slots__ = ("_calls", "_forward", "_input", "_module", "_output", "armed", "own")
-
-    def __init__(self, module: nn.Module, leaf: Leaf, calls: Calls) -> None:
-        self._module = module
-        self._input = leaf.input_point
-        self._output = leaf.output_point
-        self._calls = calls
-        self._forward: Any = None
-        self.own: Any = None
-        self.armed = False
-
-    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
-        recorder = self._calls.get(get_ident())
-        if recorder is None:
-            return self._forward(*args, **kwargs)
-        if self._input >= 0:
-            if args:
-                recorder.observe(self._input, args[0])
-            else:
-                recorder.observe_input(self._input, args, kwargs)
-        if self._output < 0:
-            return self._forward(*args, **kwargs)
-        output = self._forward(*args, **kwargs)
-        recorder.observe(self._output, output)
-        return output
+    __slots__ = ()
 
     def arm(self) -> None:
         """Stand in the module, in front of a forward of its instance if it has one."""
@@ -100,7 +76,7 @@ class LiveTap:
             return  # still below a tap of another tree: on top of it, both would call each other
         attributes = self._module.__dict__
         self.own = attributes.get("forward")
-        self._forward = self.__wrapped__
+        self._forward = self.own
         attributes["forward"] = self
 
     def stand_for(self, forward: Any) -> None:
@@ -130,7 +106,7 @@ class LiveTap:
 
     def successor(self) -> "LiveTap":
         """Return a tap to be used from now on; this one passes everything on, for ever."""
-        successor = LiveTap(self._module, Leaf(self._input, self._output), self._calls)
+        successor = type(self)(self._module, self._input, self._output, self._calls)
         self._calls = {}
         return successor
 
@@ -164,6 +140,39 @@ class LiveTap:
 
 
 @final
+class LayerTap(LiveTap):
+    """Stands in a layer that may run as one fused kernel, which passes over its submodules.
+
+    Where none of the taps inside fired, the kernel ran: then the layer's input is copied, one row
+    of it, and the drain works out what the submodules would have been given.
+    """
+
+    __slots__ = ("_layer",)
+
+    def __init__(self, module: nn.Module, layer: FusedLayer, calls: Calls) -> None:
+        super().__init__(module, -1, -1, calls)
+        self._layer = layer
+
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
+        """See `LiveTap`."""
+        recorder = self._calls.get(get_ident())
+        if recorder is None:
+            return super().__call__(*args, **kwargs)
+        before = recorder.count
+        output = super().__call__(*args, **kwargs)
+        if recorder.count == before:
+            layer = self._layer
+            recorder.postpone(lambda: layer_call(layer, args, kwargs, recorder))
+        return output
+
+    def successor(self) -> "LayerTap":
+        """See `LiveTap`."""
+        successor = LayerTap(self._module, self._layer, self._calls)
+        self._calls = {}
+        return successor
+
+
+@final
 class ArmedTree:
     """The taps of one live tree, armed while at least one of its calls is being observed.
 
@@ -182,11 +191,16 @@ class ArmedTree:
         self.plan = plan
         self._gate = gate
         self._calls: Calls = {}
-        taps = [
-            (node.module, LiveTap(node.module, node.leaf, self._calls))
+        taps: list[tuple[nn.Module, LiveTap]] = [
+            (node.module, _tap_of(node.module, node.leaf, self._calls))
             for node in plan.nodes
             if node.leaf is not None
         ]
+        leaves = {id(node.module): node.leaf for node in plan.nodes if node.leaf is not None}
+        for node in plan.nodes:
+            layer = fused_layer(node.module, leaves)
+            if layer is not None and node.leaf is None:
+                taps.append((node.module, LayerTap(node.module, layer, self._calls)))
         # The gate stands where the tap of an observed root would; it is called by hand.
         self._root_tap = next((tap for module, tap in taps if module is plan.root), None)
         self._taps = [tap for module, tap in taps if module is not plan.root]
@@ -222,8 +236,7 @@ class ArmedTree:
             # Before anything can fail: what is half armed must be taken out again.
             self._calls[get_ident()] = recorder
             if len(self._calls) == 1:
-                for tap in self._taps:
-                    tap.arm()
+                arm(self._taps)
         except Exception as error:
             recorder.fail(error)
         finally:
@@ -243,11 +256,14 @@ class ArmedTree:
     def disarm(self) -> None:
         """Take the taps out; for a call that ends, and for a child of a fork."""
         taps = self._taps
-        for index in range(len(taps) - 1, -1, -1):
-            if not taps[index].disarm():
-                taps[index] = taps[index].successor()
+        for index in disarm(taps):
+            taps[index] = taps[index].successor()
 
     def forget_calls(self) -> None:
         """Forget the calls of threads that a fork did not bring along."""
         self._calls.clear()
         self.disarm()
+
+
+def _tap_of(module: nn.Module, leaf: Leaf, calls: Calls) -> LiveTap:
+    return LiveTap(module, leaf.input_point, leaf.output_point, calls)

@@ -1,12 +1,12 @@
-"""The one thing that a watched model carries: a root `forward` that decides and passes on."""
+"""The one thing that a watched model carries: a callable that decides and passes on."""
 
 import copy
 import itertools
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from types import MethodType
-from typing import Any, final
+from typing import Any, Final, final
 
-from torch import nn
 from torch.compiler import is_compiling
 from torch.fx import GraphModule
 
@@ -14,6 +14,26 @@ from calidrift_agent._observe._sampling import MASK, NO_DECISIONS
 
 Observe = Callable[[int, tuple[Any, ...], Mapping[str, Any]], Any]
 """Called with the decision and the inputs of a call that is not an ordinary one."""
+
+
+FORWARD: Final = "forward"
+"""The attribute that `nn.Module.__call__` looks up."""
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class Seat:
+    """Where a gate stands.
+
+    Attributes:
+        owner: The object whose calls are observed; it must have a `__dict__`, unless there is no
+            attribute.
+        attribute: Name of the attribute that is replaced in the owner's `__dict__`; None where
+            nothing can be replaced: then calls go through the gate itself (`Watch.__call__`).
+    """
+
+    owner: Any
+    attribute: str | None = FORWARD
 
 
 @final
@@ -37,36 +57,43 @@ class CallCounter:
 
 @final
 class Gate:
-    """Stands in the root module's `__dict__` as `forward`.
+    """Stands in the `__dict__` of what is watched, by default as `forward` of a root module.
 
-    A copy or a pickle of the model holds the original forward, not the gate. Whatever else is
-    asked of it (signature, name, code) is answered by the original forward, which is looked up
-    anew at each call, so that a replaced class attribute takes effect. (A shallow copy shares
-    everything with its original, the gate too: what it is called with runs on the original.)
+    A copy or a pickle of the model holds the original, not the gate. Whatever else is asked of it
+    (signature, name, code) is answered by the original. The forward of a module's class is looked
+    up anew at each call, so that a replaced class attribute takes effect; what stands behind any
+    other attribute is taken when the gate is made. (A shallow copy shares everything with its
+    original, the gate too: what it is called with runs on the original.)
 
     Args:
-        model: The module to stand in.
+        owner: The module or other object to stand in.
+        attribute: The attribute to stand for; None for a callable that cannot be replaced, for
+            which the gate is called by hand.
 
     Cost: 0.5 us per call that is not observed, whatever the number of layers.
     """
 
     __slots__ = (
         "__weakref__",
+        "_attribute",
         "_counter",
         "_found",
         "calls",
         "decisions",
-        "model",
         "observe",
         "own",
+        "owner",
     )
 
-    def __init__(self, model: nn.Module) -> None:
-        self.model = model
-        self._found = model.__dict__.get("forward")
-        self.own: Callable[..., Any] | None = (
-            None if _is_class_forward(self._found, model) else self._found
-        )
+    def __init__(self, owner: Any, attribute: str | None = FORWARD) -> None:
+        self.owner = owner
+        self._attribute = attribute
+        self._found = None if attribute is None else owner.__dict__.get(attribute)
+        self.own: Callable[..., Any] | None
+        if attribute == FORWARD and hasattr(type(owner), FORWARD):  # TorchScript's class has none
+            self.own = None if _is_class_forward(self._found, owner) else self._found
+        else:
+            self.own = owner if attribute is None else getattr(owner, attribute)
         self.decisions = NO_DECISIONS
         self.observe: Observe | None = None
         self.reset()
@@ -82,37 +109,39 @@ class Gate:
         own = self.own
         if own is not None:
             return own(*args, **kwargs)
-        model = self.model
-        return type(model).forward(model, *args, **kwargs)
+        owner = self.owner
+        return type(owner).forward(owner, *args, **kwargs)
 
     def original(self, /, *args: Any, **kwargs: Any) -> Any:
         """Run the forward that the gate stands for."""
         if self.own is not None:
             return self.own(*args, **kwargs)
-        return type(self.model).forward(self.model, *args, **kwargs)
+        return type(self.owner).forward(self.owner, *args, **kwargs)
 
     @property
     def attached(self) -> bool:
-        """Whether the gate still stands in its model."""
-        return self.model.__dict__.get("forward") is self
+        """Whether the gate still stands where it was put; without an attribute it always does."""
+        return self._attribute is None or self.owner.__dict__.get(self._attribute) is self
 
     def attach(self) -> None:
-        """Put the gate into the model."""
-        self.model.__dict__["forward"] = self
+        """Put the gate into its owner."""
+        if self._attribute is not None:
+            self.owner.__dict__[self._attribute] = self
 
     def detach(self) -> None:
         """Take the gate out, leaving `__dict__` as it was; safe to repeat.
 
         Where something else was put on top meanwhile, the gate stays below it and passes on.
         """
-        self.decisions = NO_DECISIONS
+        # In this order: who fills the gate looks at `observe` last.
         self.observe = None
-        if not self.attached:
+        self.decisions = NO_DECISIONS
+        if self._attribute is None or not self.attached:
             return
         if self._found is not None:
-            self.model.__dict__["forward"] = self._found
+            self.owner.__dict__[self._attribute] = self._found
         else:
-            del self.model.__dict__["forward"]
+            del self.owner.__dict__[self._attribute]
 
     def take_seen(self) -> int:
         """Return the calls since the last time, exactly; for one reader at a time."""
@@ -127,7 +156,7 @@ class Gate:
     def __wrapped__(self) -> Callable[..., Any]:
         if self.own is not None:
             return self.own
-        return MethodType(type(self.model).forward, self.model)
+        return MethodType(type(self.owner).forward, self.owner)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.__wrapped__, name)
@@ -135,26 +164,26 @@ class Gate:
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         if self.own is not None:
             return copy.deepcopy(self.own, memo)
-        twin = memo.get(id(self.model))
+        twin = memo.get(id(self.owner))
         if twin is None:
-            twin = copy.deepcopy(self.model, memo)
+            twin = copy.deepcopy(self.owner, memo)
         return MethodType(type(twin).forward, twin)
 
     def __reduce__(self) -> Any:
         if self.own is not None:
             return _same, (self.own,)
-        if isinstance(self.model, GraphModule):
+        if isinstance(self.owner, GraphModule):
             # A graph module pickles its `__dict__` before itself and rebuilds its own forward.
             return _same, (None,)
-        return getattr, (self.model, "forward")
+        return getattr, (self.owner, FORWARD)
 
 
-def _is_class_forward(found: object, model: nn.Module) -> bool:
+def _is_class_forward(found: object, model: object) -> bool:
     """Whether an instance's forward is no other than that of its class, as in a copied model."""
     return (
         isinstance(found, MethodType)
         and found.__self__ is model
-        and found.__func__ is type(model).forward
+        and found.__func__ is getattr(type(model), FORWARD, None)
     )
 
 

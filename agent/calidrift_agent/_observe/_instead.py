@@ -6,13 +6,15 @@ from time import perf_counter_ns
 from typing import Any, final
 
 from calidrift_agent._observe._armed import ArmedTree
+from calidrift_agent._observe._compare import copy_row
 from calidrift_agent._observe._context import current_context
+from calidrift_agent._observe._decider import Decider
 from calidrift_agent._observe._gate import CallCounter, Gate
-from calidrift_agent._observe._intake import Intake, ObservedCall
+from calidrift_agent._observe._intake import NOTHING, Intake, Keep, ObservedCall
 from calidrift_agent._observe._plan import TreePlan
-from calidrift_agent._observe._sampling import RENEW, SAMPLED, Sampler
-from calidrift_agent._observe._suitable import is_traced
-from calidrift_agent._points import Point
+from calidrift_agent._observe._steps import Request, choose_unit
+from calidrift_agent._observe._suitable import ELSEWHERE, is_elsewhere, is_traced
+from calidrift_agent._points import ForwardSignature, Frame, Point
 from calidrift_agent._taps import (
     Ledger,
     PointTable,
@@ -22,7 +24,7 @@ from calidrift_agent._taps import (
     named_tensors,
     rows_of,
 )
-from calidrift_agent._vocabulary import Stage
+from calidrift_agent._vocabulary import DropReason, Instrument, Stage
 
 
 @final
@@ -42,10 +44,13 @@ class Instead:
         gate: The gate in the model.
         points: Points in row order.
         table: Their bounds.
-        sampler: Draws decisions and rows.
+        decider: Decides which calls are observed, and draws rows.
         ledger: Where errors go.
         intake: Where observed calls go.
-        keep_inputs: Copy the inputs of observed calls (for captures).
+        keep: What is copied of observed calls.
+
+    Attributes:
+        remarks: Sentences for the report, about inputs that came.
     """
 
     def __init__(
@@ -53,21 +58,24 @@ class Instead:
         gate: Gate,
         points: Sequence[Point],
         table: PointTable,
-        sampler: Sampler,
+        decider: Decider,
         ledger: Ledger,
         intake: Intake,
         *,
-        keep_inputs: bool = False,
+        keep: Keep = NOTHING,
     ) -> None:
         self._gate = gate
         self._points = points
         self._table = table
-        self._sampler = sampler
+        self._decider = decider
+        self._signature = ForwardSignature.of(gate.owner)
         self._ledger = ledger
         self._intake = intake
-        self._keep_inputs = keep_inputs
+        self._keep = keep
+        self._ranged = table.served is Instrument.RANGE
         self._clips = table.has_clips
         self._shelves = ShelfPool()
+        self.remarks: dict[str, None] = {}
         self._tree: ArmedTree | None = None
         self.reset()
 
@@ -90,24 +98,30 @@ class Instead:
 
     def observe(self, decision: int, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Run a call for which the gate has a decision; see `Gate`."""
+        try:
+            chosen = self._decider.observes(decision)
+        except Exception as error:
+            self._ledger.failed(Stage.SAMPLE, error)
+            chosen = False
+        return self.run(args, kwargs) if chosen else self._gate.original(*args, **kwargs)
+
+    def run(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], request: Request | None = None
+    ) -> Any:
+        """Run a call that is to be observed; see `Observer`."""
         started = perf_counter_ns()
         call: ObservedCall | None = None
         tree = self._tree
         try:
-            if decision & RENEW:
-                self._gate.decisions = self._sampler.draw()
-            if decision & SAMPLED:
-                if tree is None:
-                    tree = self._tree = ArmedTree(
-                        TreePlan(self._gate.model, self._points), self._gate
-                    )
-                if not tree.observing:
-                    call = self._begin(args, kwargs)
+            if tree is None:
+                tree = self._tree = ArmedTree(TreePlan(self._gate.owner, self._points), self._gate)
+            if not tree.observing:
+                call = self._begin(args, kwargs, request)
         except Exception as error:
             self._ledger.failed(Stage.SAMPLE, error)
-        if call is None or tree is None or call.ranges is None:
+        recorder = None if call is None else call.ranges or call.clips
+        if call is None or tree is None or recorder is None:
             return self._gate.original(*args, **kwargs)
-        recorder = call.ranges
         before = perf_counter_ns()
         try:
             output = tree.run(recorder, args, kwargs)
@@ -117,6 +131,8 @@ class Instead:
         after = perf_counter_ns()
         try:
             recorder.finish()
+            if self._keep.output:
+                call.output = copy_row(output, call.rows, call.unit)
             call.forward_ns = after - before - recorder.own_ns
             call.size += recorder.size
             call.own_ns = recorder.own_ns + before - started + perf_counter_ns() - after
@@ -125,26 +141,47 @@ class Instead:
             self._ledger.failed(Stage.SAMPLE, error)
         return output
 
-    def _begin(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> ObservedCall | None:
+    def _begin(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], request: Request | None
+    ) -> ObservedCall | None:
         if is_traced():
             return None
-        next(self.sampled.calls)
+        step = request is not None and request.observed
+        if not step:
+            next(self.sampled.calls)
+        if is_elsewhere(args, kwargs):
+            self.remarks[ELSEWHERE] = None
+            self._ledger.dropped(DropReason.UNSUITABLE_INPUT)
+            return None
         rows = rows_of(args, kwargs)
         if rows == 0 or not self._intake.has_room():
             return None
-        recorder = Recorder(self._table, self._ledger, self._shelves, rows=rows)
+        frame = Frame.of(args, kwargs, rows, self._signature)
+        if frame.remark:
+            self.remarks[frame.remark] = None
+        unit = choose_unit(frame, self._decider.row, request)
+        if unit is None:
+            return None
+        recorder = Recorder(self._table, self._ledger, self._shelves, rows=rows, frame=frame)
+        recorder.unit = unit
         call = ObservedCall(
             rows=rows,
-            unit=self._sampler.row(rows),
+            unit=unit,
             context=current_context(),
             time_ns=time.time_ns(),
-            ranges=recorder,
+            ranges=recorder if self._ranged else None,
             clips=recorder if self._clips else None,
+            frame=None if frame.is_plain else frame,
+            request=request,
+            step=step,
         )
-        if self._keep_inputs:
+        if not step and (self._keep.inputs or self._keep.batch):
+            # A step cannot be replayed without its cache, and a cache is not kept.
+            args, kwargs = self._signature.without_cache(args, kwargs)
             # Before the forward: the model may write to its inputs.
-            call.args, call.kwargs = copy_rows(args, kwargs, rows, slice(None))
-            call.copied = rows
+            chosen = slice(None) if self._keep.batch else slice(call.unit, call.unit + 1)
+            call.args, call.kwargs = copy_rows(args, kwargs, rows, chosen)
+            call.copied = rows if self._keep.batch else 1
             tensors = named_tensors(call.args, call.kwargs).values()
             call.size = sum(tensor.nbytes for tensor in tensors)
         return call

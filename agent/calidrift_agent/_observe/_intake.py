@@ -6,7 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, final
 
+from calidrift_agent._observe._autocast import Autocast
+from calidrift_agent._observe._compare import Comparison
 from calidrift_agent._observe._context import RequestContext
+from calidrift_agent._observe._steps import Request
+from calidrift_agent._points import Frame
 from calidrift_agent._taps import Recorder
 from calidrift_agent._vocabulary import DropReason
 
@@ -37,9 +41,15 @@ class ObservedCall:
         args: Copied positional inputs, for a shadow pass or a capture; None where not needed.
         kwargs: Copied keyword inputs.
         copied: Rows that were copied.
-        output: Copied output row, for graphs of which only inputs and outputs are observed.
+        output: Copied row of the output's first tensor, where it is needed.
         size: Bytes that the call holds while it waits.
         inclusion_rows: Rows of the request for each one that was observed.
+        comparison: Served output beside that of the reference model.
+        autocast: Autocast of the request's thread.
+        frame: Where the rows and the padded positions of what was copied are; None for a call
+            whose rows alone say it all.
+        request: The request that the call belongs to, where further calls of it may come.
+        step: Whether it is one of these further calls.
     """
 
     rows: int
@@ -56,6 +66,45 @@ class ObservedCall:
     output: Any = None
     size: int = 0
     inclusion_rows: int = 1
+    comparison: Comparison | None = None
+    autocast: Autocast = ()
+    frame: Frame | None = None
+    request: Request | None = None
+    step: bool = False
+
+    def narrow(self) -> None:
+        """Stand for one row only from now on: the one that stands for the request."""
+        if self.frame is not None and self.frame.rows > 1:
+            frame = self.frame.row(self.unit)
+            self.frame = None if frame.is_plain else frame
+        self.inclusion_rows *= self.rows
+        self.rows, self.unit = 1, 0
+
+    @property
+    def real_rows(self) -> int:
+        """Rows that are not padding altogether."""
+        if self.frame is None or not self.frame.masks:
+            return self.rows
+        return int(self.frame.real.sum())
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """What is copied of an observed call beside its readings.
+
+    Attributes:
+        inputs: The inputs of the row that stands for the request.
+        batch: The inputs of all rows (for captures).
+        output: That row of the output's first tensor.
+    """
+
+    inputs: bool = False
+    batch: bool = False
+    output: bool = False
+
+
+NOTHING: Final = Keep()
 
 
 class Desk(Protocol):

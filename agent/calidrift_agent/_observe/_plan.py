@@ -41,18 +41,19 @@ class TreePlan:
 
     Args:
         root: The watched module.
-        points: Points in row order; those whose module is not in the tree are left out.
+        points: Points in row order, None for a row without a tap; those whose module is not in the
+            tree are left out.
     """
 
     __slots__ = ("nodes", "root")
 
-    def __init__(self, root: nn.Module, points: Sequence[Point]) -> None:
+    def __init__(self, root: nn.Module, points: Sequence[Point | None]) -> None:
         self.root = root
         leaves: dict[int, Leaf] = {}
         named = dict(root.named_modules(remove_duplicate=False))
         for row, point in enumerate(points):
-            module = named.get(point.module)
-            if module is None:
+            module = None if point is None else named.get(point.module)
+            if point is None or module is None:
                 continue
             old = leaves.get(id(module), Leaf())
             leaves[id(module)] = (

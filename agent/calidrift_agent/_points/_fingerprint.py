@@ -11,9 +11,10 @@ from torch import nn
 from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
 from torch.nn.parameter import is_lazy
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 import calidrift_agent
-from calidrift_agent._points._modules import require_module
+from calidrift_agent._points._modules import plain_name, require_module, unwrap
 from calidrift_agent._points._naming import operation_of, scope_of
 from calidrift_agent._points._quantize import is_quantized
 from calidrift_agent._profile import Fingerprint
@@ -90,8 +91,13 @@ def cpu_isa(cpu_info: Path = _CPU_INFO) -> str:
 
 
 def _state_tensors(model: nn.Module) -> Iterable[tuple[str, torch.Tensor]]:
-    state = model.state_dict()
-    return [(name, state[name]) for name in sorted(state) if isinstance(state[name], torch.Tensor)]
+    state = {plain_name(name): value for name, value in model.state_dict().items()}
+    found: list[tuple[str, torch.Tensor]] = []
+    for name in sorted(state):
+        # torch.ao packs the weight and the bias of a linear layer into one entry.
+        packed = state[name] if isinstance(state[name], tuple) else (state[name],)
+        found.extend((name, one) for one in packed if isinstance(one, torch.Tensor))
+    return found
 
 
 def _graph_tensors(graph_module: GraphModule) -> Iterable[tuple[str, torch.Tensor]]:
@@ -116,6 +122,9 @@ def _hash_tensors(tensors: Iterable[tuple[str, torch.Tensor]]) -> str:
             )
         digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
         values = tensor.detach().to("cpu")
+        if is_traceable_wrapper_subclass(values):
+            digest.update(_hash_parts(values).encode())
+            continue
         if values.is_quantized:
             values = values.dequantize()
         if values.layout != torch.strided:
@@ -126,10 +135,18 @@ def _hash_tensors(tensors: Iterable[tuple[str, torch.Tensor]]) -> str:
     return digest.hexdigest()
 
 
+def _hash_parts(tensor: torch.Tensor) -> str:
+    """Hash a tensor that is made of others, as the weights of torchao are, with its settings."""
+    names, settings = tensor.__tensor_flatten__()  # type: ignore[attr-defined]
+    parts = [(name, getattr(tensor, name)) for name in names]
+    return f"{_hash_tensors(parts)}\0{_ADDRESS.sub('', repr(settings))}\0"
+
+
 def _module_lines(model: nn.Module) -> list[str]:
     return [
-        f"{name}\t{type(module).__name__}\t{_ADDRESS.sub('', module.extra_repr())}"
+        f"{plain_name(name)}\t{type(module).__name__}\t{_ADDRESS.sub('', module.extra_repr())}"
         for name, module in model.named_modules(remove_duplicate=False)
+        if unwrap(module) is module
     ]
 
 

@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
+from calidrift_agent._points._ao_modules import is_dynamic_layer, is_dynamic_recurrent
 from calidrift_agent._vocabulary import Role
 from calidrift_agent.errors import AttachError
 
@@ -21,6 +22,10 @@ _INPUT_TYPES: Final[tuple[type[nn.Module], ...]] = (
     nn.ConvTranspose3d,
     nn.Linear,
 )
+_INPUT_NAMES: Final = frozenset({"transformers.pytorch_utils.Conv1D"})
+"""Linear layers of other packages, by name, so that the packages are not imported."""
+_WRAPPED: Final = "_orig_mod"
+"""The attribute in which `torch.compile` keeps the module."""
 _OUTPUT_TYPES: Final[tuple[type[nn.Module], ...]] = (nn.Embedding, nn.EmbeddingBag)
 _SKIPPED: Final[tuple[tuple[type[nn.Module], str], ...]] = (
     (
@@ -34,6 +39,11 @@ _SKIPPED: Final[tuple[tuple[type[nn.Module], str], ...]] = (
     (nn.RNNBase, "recurrent layers are quantized dynamically and have no static input range"),
     (nn.RNNCellBase, "recurrent cells are quantized dynamically and have no static input range"),
     (nn.Bilinear, "no static quantizer handles its two inputs"),
+)
+
+
+_SCRIPTED: Final = (
+    "it is a TorchScript module, which runs its layers itself: none of them can be tapped"
 )
 
 
@@ -82,11 +92,25 @@ def unwrap(model: nn.Module) -> nn.Module:
     while id(model) not in seen:
         seen.add(id(model))
         modules = model.__dict__.get("_modules")
-        inner = modules.get("_orig_mod") if isinstance(modules, dict) else None  # TorchScript
+        inner = modules.get(_WRAPPED) if isinstance(modules, dict) else None  # TorchScript
         if not isinstance(inner, nn.Module):
             break
         model = inner
     return model
+
+
+def plain_name(name: str) -> str:
+    """Return the name of a module, or of a tensor, without the marks of compiled parts.
+
+    So that a point and a weight have one name, whichever parts of a model are compiled.
+
+    Example:
+        >>> plain_name("encoder._orig_mod.layers.0"), plain_name("_orig_mod")
+        ('encoder.layers.0', '')
+    """
+    if _WRAPPED not in name:
+        return name
+    return ".".join(part for part in name.split(".") if part != _WRAPPED)
 
 
 def discover_modules(model: nn.Module, *, outputs: bool) -> Discovery:
@@ -94,12 +118,15 @@ def discover_modules(model: nn.Module, *, outputs: bool) -> Discovery:
     names: dict[int, list[str]] = {}
     modules: dict[int, nn.Module] = {}
     for name, module in model.named_modules(remove_duplicate=False):
-        names.setdefault(id(module), []).append(name)
+        names.setdefault(id(module), []).append(plain_name(name))
         modules[id(module)] = module
     points: list[Point] = []
     skipped: dict[str, str] = {}
+    scripted = tuple(f"{names[key][0]}." for key, one in modules.items() if is_scripted(one))
     for key, module in modules.items():
         first, *others = names[key]
+        if first.startswith(scripted):
+            continue  # what holds it is reported
         reason = _reason_to_skip(module)
         if reason is not None:
             skipped[first] = reason
@@ -128,7 +155,7 @@ def require_module(model: object) -> nn.Module:
             "PT2E GraphModule can be observed; of an ExportedProgram give .module()"
         )
     inner = unwrap(model)
-    if type(inner).__module__.startswith("torch.jit"):
+    if is_scripted(inner):
         raise AttachError(
             f"{type(inner).__name__} is a TorchScript module, in which nothing can be observed; "
             "give the eager module that it was made from"
@@ -136,19 +163,33 @@ def require_module(model: object) -> nn.Module:
     return inner
 
 
+def is_scripted(module: nn.Module) -> bool:
+    """Whether a module is one of TorchScript's: scripted, traced, or loaded from its archive."""
+    return type(module).__module__.startswith("torch.jit")
+
+
 def _reason_to_skip(module: nn.Module) -> str | None:
+    if is_scripted(module):
+        return _SCRIPTED  # whatever it holds: a frozen one hides its weights
     for kind, reason in _SKIPPED:
         if isinstance(module, kind):
             return reason
+    if is_dynamic_recurrent(module):
+        return "recurrent layers are quantized dynamically and have no static input range"
     if isinstance(module, LazyModuleMixin) and module.has_uninitialized_params():
         return "its parameters are not initialised: run the model once, then discover again"
     return None
 
 
 def _roles(module: nn.Module, *, outputs: bool) -> Iterator[Role]:
-    if isinstance(module, _INPUT_TYPES):
+    if isinstance(module, _INPUT_TYPES) or _is_linear_elsewhere(module) or is_dynamic_layer(module):
         yield Role.INPUT
         if outputs:
             yield Role.OUTPUT
     elif isinstance(module, _OUTPUT_TYPES):
         yield Role.OUTPUT
+
+
+def _is_linear_elsewhere(module: nn.Module) -> bool:
+    kinds = type(module).__mro__
+    return any(f"{kind.__module__}.{kind.__qualname__}" in _INPUT_NAMES for kind in kinds)

@@ -26,6 +26,7 @@ _WEIGHTED: Final = frozenset(
         "linear",
     }
 )
+_OBSERVER: Final = "activation_post_process"
 _NO_SCOPE: Final = "_empty_nn_module_stack_from_metadata_hook"
 
 
@@ -135,6 +136,9 @@ def _label(use: _Use, single: frozenset[str]) -> _Label:
 
 
 def _describe(node: Node, role: Role, single: frozenset[str], *, weighted: bool) -> _Label:
+    if node.op == "call_module" and _OBSERVER not in str(node.target):
+        # A reference graph of `torch.ao`: its layers are modules, and named as in the eager model.
+        return _Label(str(node.target), str(node.target), role, is_module=True)
     scope = scope_of(node)
     if weighted and scope in single and operation_of(node) in _WEIGHTED:
         return _Label(scope, scope, role, is_module=True)

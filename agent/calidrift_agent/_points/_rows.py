@@ -5,16 +5,31 @@ to that many rows, in calibration and in production alike, so that both speak of
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch.utils._pytree import tree_leaves
 
+from calidrift_agent._points._layout import grid_of, layout_of
 from calidrift_agent._profile import ClipBound
+
+_NOT_THE_BATCH: Final = frozenset(
+    {
+        "attention_mask",
+        "cache_params",
+        "cache_position",
+        "encoder_attention_mask",
+        "encoder_hidden_states",
+        "encoder_outputs",
+        "past_key_value",
+        "past_key_values",
+        "position_ids",
+    }
+)
 
 
 def batch_rows(args: Sequence[Any], kwargs: Mapping[str, Any]) -> int | None:
-    """Return the number of rows of a batch: the first dimension of its first tensor.
+    """Return the number of rows of a batch: the first dimension of `batch_input`.
 
     Args:
         args: Positional inputs of the model; containers are looked through.
@@ -27,18 +42,33 @@ def batch_rows(args: Sequence[Any], kwargs: Mapping[str, Any]) -> int | None:
         >>> batch_rows((), {"ids": torch.zeros(8, 128, dtype=torch.long)})
         8
     """
-    for leaf in tree_leaves((tuple(args), dict(kwargs))):
-        if isinstance(leaf, torch.Tensor) and leaf.dim() > 0:
-            return int(leaf.size(0))
+    found = batch_input(args, kwargs)
+    return None if found is None else int(found.size(0))
+
+
+def batch_input(args: Sequence[Any], kwargs: Mapping[str, Any]) -> torch.Tensor | None:
+    """Return the input that holds the batch: the first tensor with a dimension.
+
+    Keyword inputs that Hugging Face's models share among rows or keep from earlier calls
+    (positions, masks, caches) are looked at last: their order says nothing.
+    """
+    later = [value for name, value in kwargs.items() if name in _NOT_THE_BATCH]
+    first = [value for name, value in kwargs.items() if name not in _NOT_THE_BATCH]
+    for value in (*args, *first, *later):
+        leaves = (value,) if isinstance(value, torch.Tensor) else tree_leaves(value)
+        for leaf in leaves:
+            if isinstance(leaf, torch.Tensor) and leaf.dim() > 0:
+                return leaf
     return None
 
 
 def fold_rows(tensor: torch.Tensor, rows: int) -> torch.Tensor:
     """Return the tensor as `rows` rows; a view where its memory allows it, else a copy.
 
-    A first dimension of B * T (windows or time steps folded into the batch) becomes B rows. A
-    tensor whose first dimension is not a multiple of `rows` belongs to all requests together: it
-    becomes one row, and every request is charged with its extremes.
+    A first dimension of B * T (windows or time steps folded into the batch) becomes B rows, and
+    so does (T, B, ...) where T is no multiple of B; see `layout_of`. A tensor that no whole number
+    of rows fits into belongs to all requests together: it becomes one row, and every request is
+    charged with its extremes.
 
     Args:
         tensor: Any shape.
@@ -53,9 +83,7 @@ def fold_rows(tensor: torch.Tensor, rows: int) -> torch.Tensor:
     """
     if tensor.numel() == 0:
         return tensor.reshape(1, 0)
-    if tensor.dim() > 0 and tensor.size(0) % rows == 0:
-        return tensor.reshape(rows, -1)
-    return tensor.reshape(1, -1)
+    return grid_of(tensor, layout_of(tensor.shape, rows), rows).flatten(1)
 
 
 def row_absmax(folded: torch.Tensor) -> torch.Tensor:

@@ -24,8 +24,10 @@ from calidrift_agent._profile._codec import (
 from calidrift_agent._profile._combine import combine_fingerprints, combine_points, listing
 from calidrift_agent._profile._files import read_text, replace_text
 from calidrift_agent._profile._records import Fingerprint, PointProfile
-from calidrift_agent._vocabulary import Instrument
+from calidrift_agent._profile._tensorrt import read_cache
+from calidrift_agent._vocabulary import Instrument, Role
 from calidrift_agent.errors import (
+    AttachError,
     ConfigurationError,
     ProfileFormatError,
     ProfileMismatchError,
@@ -33,6 +35,7 @@ from calidrift_agent.errors import (
 
 if TYPE_CHECKING:
     from torch.fx import GraphModule
+    from torch.nn import Module
 
 
 @final
@@ -159,6 +162,81 @@ class CalibrationProfile:
             created=utc_now(),
         )
 
+    @classmethod
+    def from_onnx(cls, path: str | PathLike[str]) -> "CalibrationProfile":
+        """Read the ranges of a QDQ model: clip bounds only, no observations; see `from_pt2e`.
+
+        Args:
+            path: A model with static per-tensor activation quantizers (`QuantizeLinear`), as
+                `onnxruntime.quantization.quantize_static` writes it.
+
+        Raises:
+            ProfileError: The file cannot be read, is no ONNX model, or has no range per tensor.
+            ConfigurationError: The extra `[onnx]` is not installed.
+        """
+        points, fingerprint = import_module("calidrift_agent._onnx").ranges_of_file(path)
+        return cls._of_ranges(points, fingerprint)
+
+    @classmethod
+    def from_tensorrt_cache(
+        cls, path: str | PathLike[str], *, onnx: str | PathLike[str] | None = None
+    ) -> "CalibrationProfile":
+        """Read the ranges of a TensorRT calibration cache: clip bounds only, no observations.
+
+        Args:
+            path: The text that a calibrator's `writeCalibrationCache` wrote.
+            onnx: The model that it was made for. With it the points are those of the model, so
+                that the profile fits a session of it; without it every tensor of the cache is a
+                point, named ``<tensor>:output``.
+
+        Raises:
+            ProfileError: A file cannot be read or is malformed, or the two do not belong together.
+            ConfigurationError: `onnx` was given, but the extra `[onnx]` is not installed.
+        """
+        bounds = read_cache(Path(path))
+        if onnx is not None:
+            package = import_module("calidrift_agent._onnx")
+            return cls._of_ranges(*package.ranges_of_tensors(onnx, bounds))
+        points = [
+            PointProfile(name=f"{tensor}:{Role.OUTPUT}", clip_bound=bound)
+            for tensor, bound in bounds.items()
+        ]
+        return cls._of_ranges(points, Fingerprint())
+
+    @classmethod
+    def from_torch_ao(cls, model: "Module") -> "CalibrationProfile":
+        """Read the ranges of an INT8 model of `torch.ao`, or of torchao's static layers.
+
+        Clipping can be reported with it. `calibrate` on the model adds how much of the
+        calibration's values stands on the rails, which tells clipping from chance where only codes
+        are seen, and under which names layers read the tensors.
+
+        Args:
+            model: What `torch.ao.quantization.convert` or `convert_fx` returned, or a model after
+                torchao's `quantize_` with a static configuration.
+
+        Raises:
+            AttachError: No static activation quantizer can be read.
+        """
+        # By name: this package is below the one that knows torch, and loads without it.
+        points = import_module("calidrift_agent._points")
+        found = points.static_points(points.require_module(model))
+        if found is None:
+            raise AttachError(
+                f"{type(model).__name__} has no static activation quantizer of torch.ao or "
+                "torchao; give the converted INT8 model (of a PT2E graph use from_pt2e)"
+            )
+        return cls(
+            points={
+                one.name: PointProfile(name=one.name, clip_bound=one.bound, aliases=one.aliases)
+                for one in found.quantizers
+            },
+            units=0,
+            instrument=Instrument.CLIP,
+            fingerprint=points.fingerprint_of(model),
+            created=utc_now(),
+        )
+
     def merge(self, other: "CalibrationProfile") -> "CalibrationProfile":
         """Return the ranges of one profile with the observations of the other.
 
@@ -170,7 +248,7 @@ class CalibrationProfile:
             ProfileMismatchError: It is not one profile of each kind, ranges differ, or the two
                 are not of one network.
         """
-        measured = [one for one in (self, other) if one._has_observations()]
+        measured = [one for one in (self, other) if _has_observations(one)]
         if len(measured) == 2:
             raise ProfileMismatchError(
                 "both profiles hold observations, and a reference is one set of units; keep one "
@@ -183,7 +261,7 @@ class CalibrationProfile:
             )
         observed = measured[0]
         ranges = other if observed is self else self
-        if not ranges._has_ranges():
+        if not _has_ranges(ranges):
             raise ProfileMismatchError(
                 "neither profile holds clip ranges beside the observations of the other; merge "
                 "observations with a profile that from_pt2e read"
@@ -226,12 +304,6 @@ class CalibrationProfile:
                 "this model, or load the profile that was made for it"
             )
 
-    def _has_ranges(self) -> bool:
-        return any(point.clip_bound is not None for point in self.points.values())
-
-    def _has_observations(self) -> bool:
-        return any(point.has_observations for point in self.points.values())
-
     def _matches(self, digest: str) -> bool:
         try:
             return self.digest == digest
@@ -248,6 +320,18 @@ class CalibrationProfile:
             "fingerprint": encode_fingerprint(self.fingerprint),
             "points": [encode_point(point) for point in self.points.values()],
         }
+
+    @classmethod
+    def _of_ranges(
+        cls, points: Iterable[PointProfile], fingerprint: Fingerprint
+    ) -> "CalibrationProfile":
+        return cls(
+            points={point.name: point for point in points},
+            units=0,
+            instrument=Instrument.RANGE,
+            fingerprint=fingerprint,
+            created=utc_now(),
+        )
 
     @classmethod
     def _parse(cls, text: str, source: str) -> "CalibrationProfile":
@@ -279,6 +363,14 @@ class CalibrationProfile:
 def utc_now() -> str:
     """Return the time of now as a profile notes it: UTC, ISO 8601, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _has_ranges(profile: CalibrationProfile) -> bool:
+    return any(point.clip_bound is not None for point in profile.points.values())
+
+
+def _has_observations(profile: CalibrationProfile) -> bool:
+    return any(point.has_observations for point in profile.points.values())
 
 
 def _digest(content: Mapping[str, Any]) -> str:

@@ -21,6 +21,8 @@ from calidrift_agent._sketch._grid import (
     add_cells_rows,
     bucket_bounds,
     cell_of,
+    count_rows,
+    packed_table,
 )
 from calidrift_agent._sketch._magnitude import MagnitudeSketch, Side
 from calidrift_agent._sketch._quantiles import magnitude_bounds
@@ -44,5 +46,7 @@ __all__ = [
     "add_cells_rows",
     "bucket_bounds",
     "cell_of",
+    "count_rows",
     "magnitude_bounds",
+    "packed_table",
 ]

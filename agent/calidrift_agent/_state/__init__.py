@@ -1,25 +1,45 @@
 """State files: what one process counted, for readers in other processes (numpy only)."""
 
 from calidrift_agent._state._buffer import OVERFLOW_SEGMENT, WindowBuffer
+from calidrift_agent._state._directories import StateDirectories
+from calidrift_agent._state._directory import ModelState, StateDirectory
+from calidrift_agent._state._figures import ReferenceFigures
 from calidrift_agent._state._meta import PointMeta, StateMeta, boot_id, new_process_id
 from calidrift_agent._state._reader import ReadResult, StateReader, scan
-from calidrift_agent._state._window import NO_WINDOW, SegmentCount, Window, empty_values
+from calidrift_agent._state._sweep import SweepOptions, SweepReport, sweep
+from calidrift_agent._state._window import (
+    NO_WINDOW,
+    SegmentCount,
+    Window,
+    empty_values,
+    flag_of,
+    state_of,
+)
 from calidrift_agent._state._writer import StateOptions, StateWriter
 
 __all__ = [
     "NO_WINDOW",
     "OVERFLOW_SEGMENT",
+    "ModelState",
     "PointMeta",
     "ReadResult",
+    "ReferenceFigures",
     "SegmentCount",
+    "StateDirectories",
+    "StateDirectory",
     "StateMeta",
     "StateOptions",
     "StateReader",
     "StateWriter",
+    "SweepOptions",
+    "SweepReport",
     "Window",
     "WindowBuffer",
     "boot_id",
     "empty_values",
+    "flag_of",
     "new_process_id",
     "scan",
+    "state_of",
+    "sweep",
 ]

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calidrift_agent._sketch import CELLS
-from calidrift_agent._state._window import SegmentCount, Window, empty_values
-from calidrift_agent._vocabulary import COUNT_COLUMNS, REQUEST_COLUMNS, ValueColumn, WindowFlag
+from calidrift_agent._state._window import SegmentCount, Window, absmax_of, empty_values
+from calidrift_agent._vocabulary import COUNT_COLUMNS, REQUEST_COLUMNS, WindowFlag
 from calidrift_agent.errors import ConfigurationError
 
 MAX_SEGMENTS: Final = 64
@@ -29,12 +29,15 @@ class WindowBuffer:
     """Accumulates the open window in place and closes it at UTC-aligned ends.
 
     The arrays `requests`, `counts`, `values` and `cells` keep their identity for the life of the
-    buffer: add into them. One thread owns the buffer; a scrape from another thread must take the
-    owner's lock around `total()`.
+    buffer: add into them. Who adds to `cells` and counts that in `additions`, each time, saves the
+    writer of the state file looking through all of them when nothing was added. One thread owns
+    the buffer; a scrape from another thread must take the owner's lock around `total()`.
 
     Windows are numbered from 0 without gaps. The reported start never lies before the end of the
     window before it, even when the host's clock is set back: until the clock has caught up,
     windows still close at their usual pace but report zero length.
+
+    `standing` holds flags that the open window and all later ones carry.
 
     Args:
         points: Number of points P.
@@ -66,6 +69,8 @@ class WindowBuffer:
         self.values: NDArray[np.float64] = empty_values(points)
         self.cells: NDArray[np.int64] = np.zeros((points, CELLS), np.int64)
         self.sampling_ratio: float = 0.0
+        self.additions = 0
+        self.standing = WindowFlag.NONE
         self._segment_rows: dict[str, int] = {}
         self._segment_counts = np.zeros((MAX_SEGMENTS + 1, 2), np.int64)
         self._length_ns = round(window_seconds * _NS)
@@ -174,7 +179,7 @@ class WindowBuffer:
             float64 (P,), -inf for a point that saw no finite value in that time. Exact: every
             element of every observed row counts, not only the sampled ones.
         """
-        highest = _absmax(self.values)
+        highest = absmax_of(self.values)
         oldest = now_ns - round(RECENT_SECONDS * _NS)
         for closed_ns, absmax in self._recent:
             if closed_ns + _RECENT_STEP_NS >= oldest:
@@ -186,7 +191,7 @@ class WindowBuffer:
             number=self._number,
             start_ns=self._reported_ns,
             end_ns=end_ns,
-            flags=flags,
+            flags=flags | self.standing,
             sampling_ratio=self.sampling_ratio,
             requests=self.requests,
             segments=self._open_segments(),
@@ -201,7 +206,7 @@ class WindowBuffer:
 
     def _remember(self, window: Window, now_ns: int) -> None:
         """Keep the maxima of a closed window, in a dozen entries however often windows close."""
-        absmax = _absmax(window.values)
+        absmax = absmax_of(window.values)
         if self._recent and 0 <= now_ns - self._recent[-1][0] < _RECENT_STEP_NS:
             started_ns, older = self._recent[-1]
             self._recent[-1] = (started_ns, np.maximum(older, absmax))
@@ -217,11 +222,3 @@ class WindowBuffer:
 
     def _next_end(self, now_ns: int) -> int:
         return (now_ns // self._length_ns + 1) * self._length_ns
-
-
-def _absmax(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Largest magnitude per point, -inf where nothing finite was seen."""
-    highest: NDArray[np.float64] = np.maximum(
-        -values[:, ValueColumn.LOWEST], values[:, ValueColumn.HIGHEST]
-    )
-    return highest

@@ -61,12 +61,20 @@ class WindowEncoder:
         self._bytes = bytearray(encoded_bytes(points, points * CELLS))
         self._view = memoryview(self._bytes)
         self._mask: NDArray[np.bool_] = np.empty(points * CELLS, np.bool_)
+        self._stamp: tuple[int, int] | None = None
+        self._cells = self._width = self._end = 0
 
-    def encode(self, window: Window) -> memoryview:
-        """The window as bytes, a view into this encoder's buffer."""
-        cells = window.cells.reshape(-1)
-        np.not_equal(cells, 0, out=self._mask)
-        counts = _narrowed(cells[self._mask])
+    def encode(self, window: Window, stamp: tuple[int, int] | None = None) -> memoryview:
+        """The window as bytes, a view into this encoder's buffer.
+
+        Args:
+            window: The window.
+            stamp: What is equal for windows with equal cells, as far as somebody knows; then
+                what the call before left of them is used again. None where nobody does.
+        """
+        if stamp is None or stamp != self._stamp:
+            self._encode_cells(window)
+            self._stamp = stamp
         segments = _encode_segments(window.segments)
         _HEAD.pack_into(
             self._bytes,
@@ -77,21 +85,33 @@ class WindowEncoder:
             window.sampling_ratio,
             int(window.flags),
             self._points,
-            counts.size,
-            counts.itemsize,
+            self._cells,
+            self._width,
             len(segments),
         )
         offset = _HEAD.size
-        bits = np.packbits(self._mask)
-        for part in (window.requests, window.counts, window.values, counts, bits):
-            offset = self._put(offset, np.ascontiguousarray(part).reshape(-1).view(np.uint8).data)
-        offset = self._put(offset, memoryview(segments))
+        for part in (window.requests, window.counts, window.values):
+            offset = self._put(offset, _as_bytes(part))
+        offset = self._put(self._end, memoryview(segments))
         return self._view[:offset]
+
+    def _encode_cells(self, window: Window) -> None:
+        """Put the cells where they always begin, behind the fixed columns."""
+        cells = window.cells.reshape(-1)
+        np.not_equal(cells, 0, out=self._mask)
+        counts = _narrowed(cells[self._mask])
+        self._cells, self._width = counts.size, counts.itemsize
+        offset = self._put(_fixed_bytes(self._points), _as_bytes(counts))
+        self._end = self._put(offset, _as_bytes(np.packbits(self._mask)))
 
     def _put(self, offset: int, part: memoryview) -> int:
         end = offset + len(part)
         self._view[offset:end] = part
         return end
+
+
+def _as_bytes(part: NDArray[Any]) -> memoryview:
+    return np.ascontiguousarray(part).reshape(-1).view(np.uint8).data
 
 
 def _narrowed(counts: NDArray[np.int64]) -> NDArray[np.integer[Any]]:

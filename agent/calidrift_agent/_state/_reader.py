@@ -151,14 +151,21 @@ class StateReader:
     def total(self) -> Window:
         """Sum of everything, the open window included; for exporters of monotone counters.
 
+        Of a dead process it is the sum of `windows()`, whatever moment it died at.
+
         Raises:
             StateFormatError: Slots are damaged, or the writer closes windows faster than they
                 can be read.
         """
         for _ in range(_ATTEMPTS):
+            alive = self.alive
             total = self.cumulative() or Window.empty(
                 len(self._meta.points), at_ns=self._meta.started_ns
             )
+            if not alive:
+                for window in self.windows(after=total.number).windows:
+                    total = total.plus(window)
+                return total
             live = self.live()
             if live is None or live.number <= total.number:
                 return total
@@ -284,18 +291,26 @@ def scan(
     Raises:
         StateError: The directory cannot be listed.
     """
-    try:
-        paths = sorted(Path(directory).glob(f"[!.]*{STATE_SUFFIX}"))
-    except OSError as error:
-        raise StateError(f"state_dir {directory} cannot be listed ({error.strerror})") from error
     readers: list[StateReader] = []
-    for path in paths:
+    for path in state_paths(directory):
         try:
             readers.append(StateReader.open(path))
         except StateError as error:
             if on_damaged is not None:
                 on_damaged(path, error)
     return readers
+
+
+def state_paths(directory: Path | str) -> list[Path]:
+    """Paths of all state files of a directory, by name; none where it does not exist.
+
+    Raises:
+        StateError: The directory cannot be listed.
+    """
+    try:
+        return sorted(Path(directory).glob(f"[!.]*{STATE_SUFFIX}"))
+    except OSError as error:
+        raise StateError(f"state_dir {directory} cannot be listed ({error.strerror})") from error
 
 
 def _deliverable_end(number: int, intact: Mapping[int, Window], *, alive: bool) -> int:

@@ -13,6 +13,7 @@ from calidrift_agent._vocabulary import (
     COUNT_COLUMNS,
     REQUEST_COLUMNS,
     VALUE_COLUMNS,
+    AgentState,
     ValueColumn,
     WindowFlag,
 )
@@ -25,6 +26,14 @@ _ADDED: Final = (ValueColumn.RATIO_SUM, ValueColumn.CLIPPED_ENERGY, ValueColumn.
 _LOWS: Final = (ValueColumn.LOWEST, ValueColumn.PADDED_LOWEST)
 _HIGHS: Final = (ValueColumn.HIGHEST, ValueColumn.PADDED_HIGHEST)
 _UNSEEN: Final = {**dict.fromkeys(_LOWS, np.inf), **dict.fromkeys(_HIGHS, -np.inf)}
+_STATE_FLAGS: Final = {
+    AgentState.ACTIVE: WindowFlag.NONE,
+    AgentState.CLOSED: WindowFlag.CLOSED,
+    AgentState.KILLED: WindowFlag.KILLED,
+    AgentState.BUDGET: WindowFlag.BUDGET,
+    AgentState.ERRORS: WindowFlag.ERRORS,
+}
+"""The flag that windows of a state carry; of several, the later one here has the word."""
 _EMPTY_VALUES: Final = np.array([_UNSEEN.get(column, 0.0) for column in ValueColumn])
 
 
@@ -214,6 +223,33 @@ def merge_extremes(
     for low, high in zip(_LOWS, _HIGHS, strict=True):
         np.fmin(first[:, low], second[:, low], out=into[:, low])
         np.fmax(first[:, high], second[:, high], out=into[:, high])
+
+
+def absmax_of(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Largest magnitude per point, shape (P,), of value columns (P, VALUE_COLUMNS); -inf: none."""
+    highest: NDArray[np.float64] = np.maximum(
+        -values[:, ValueColumn.LOWEST], values[:, ValueColumn.HIGHEST]
+    )
+    return highest
+
+
+def flag_of(state: AgentState) -> WindowFlag:
+    """The flag that windows carry while their watch is in a state."""
+    return _STATE_FLAGS[state]
+
+
+def state_of(flags: WindowFlag) -> AgentState:
+    """What a watch was doing, from the flags of its newest window.
+
+    Example:
+        >>> state_of(WindowFlag.EARLY), state_of(WindowFlag.CLOSED | WindowFlag.ERRORS)
+        (<AgentState.ACTIVE: 'active'>, <AgentState.ERRORS: 'errors'>)
+    """
+    found = AgentState.ACTIVE
+    for state, flag in _STATE_FLAGS.items():
+        if flags & flag:
+            found = state
+    return found
 
 
 def _add_segments(

@@ -5,9 +5,11 @@ from calidrift_agent._taps._inputs import copy_rows, named_tensors, repeat_row, 
 from calidrift_agent._taps._ledger import CONSECUTIVE_LIMIT, Ledger
 from calidrift_agent._taps._measure import Extremes, extremes_of, is_observable
 from calidrift_agent._taps._memory import PAGE_ELEMENTS, Shelf, ShelfPool
-from calidrift_agent._taps._recorder import WHOLE_LIMIT, Reading, Recorder, reseed
-from calidrift_agent._taps._stride import SAMPLE_LIMIT, SamplePlan, sample_plan
+from calidrift_agent._taps._reading import Reading
+from calidrift_agent._taps._recorder import Recorder, reseed
+from calidrift_agent._taps._stride import SAMPLE_LIMIT, WHOLE_LIMIT, SamplePlan, sample_plan
 from calidrift_agent._taps._table import PointTable
+from calidrift_agent._taps._tap import Tap, arm, disarm
 
 __all__ = [
     "CONSECUTIVE_LIMIT",
@@ -25,7 +27,10 @@ __all__ = [
     "SamplePlan",
     "Shelf",
     "ShelfPool",
+    "Tap",
+    "arm",
     "copy_rows",
+    "disarm",
     "extremes_of",
     "is_observable",
     "named_tensors",

@@ -10,10 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calidrift_agent._vocabulary import DropReason, Stage
+from calidrift_agent.errors import StrictModeError
 
 CONSECUTIVE_LIMIT: Final = 20
 """Errors in a row, without one success between them, after which a watch detaches itself."""
 
+_IN_REQUEST: Final = frozenset({Stage.SAMPLE, Stage.TAP})
+"""Stages that run in the thread of a request."""
 _STAGES: Final = tuple(Stage)
 _REASONS: Final = tuple(DropReason)
 _logger = logging.getLogger("calidrift_agent")
@@ -27,6 +30,8 @@ class Ledger:
         model: Name of the watched model, for the log.
         on_exhausted: Called once, from the thread of the last straw, after `CONSECUTIVE_LIMIT`
             errors in a row.
+        strict: For staging: errors are raised into the caller as well, at once where they happen
+            inside a request, else with the next observed request, `flush` or `close`.
 
     Cost: 0.5 us per entry; nothing on the way of a request without errors.
     """
@@ -40,11 +45,16 @@ class Ledger:
         "_logged",
         "_model",
         "_on_exhausted",
+        "_pending",
+        "_strict",
     )
 
-    def __init__(self, model: str, on_exhausted: Callable[[], None]) -> None:
+    def __init__(
+        self, model: str, on_exhausted: Callable[[], None], *, strict: bool = False
+    ) -> None:
         self._model = model
         self._on_exhausted = on_exhausted
+        self._strict = strict
         self.reset()
 
     def reset(self) -> None:
@@ -56,6 +66,7 @@ class Ledger:
         self._consecutive = 0
         self._exhausted = False
         self._logged: set[tuple[Stage, str]] = set()
+        self._pending: StrictModeError | None = None
 
     @property
     def exhausted(self) -> bool:
@@ -63,7 +74,13 @@ class Ledger:
         return self._exhausted
 
     def failed(self, stage: Stage, error: BaseException) -> None:
-        """Count an error, and log it if it is the first of its kind."""
+        """Count an error, and log it if it is the first of its kind.
+
+        Raises:
+            StrictModeError: In strict mode, where a request waits for this.
+        """
+        if isinstance(error, StrictModeError):
+            raise error
         kind = (stage, type(error).__name__)
         with self._lock:
             self._errors[_STAGES.index(stage)] += 1
@@ -88,6 +105,30 @@ class Ledger:
             )
             with suppress(Exception):
                 self._on_exhausted()
+        if self._strict:
+            self._raise(stage, error)
+
+    def _raise(self, stage: Stage, error: BaseException) -> None:
+        strict = StrictModeError(
+            f"{stage} failed while watching {self._model} ({type(error).__name__}: {error}); it "
+            "is raised because CALIDRIFT_STRICT=1, which is for staging: unset it in production, "
+            "where such errors are counted only"
+        )
+        strict.__cause__ = error
+        if stage in _IN_REQUEST:
+            raise strict
+        self._pending = self._pending or strict
+
+    def raise_pending(self) -> None:
+        """Raise what failed beside requests since the last time; only in strict mode.
+
+        Raises:
+            StrictModeError: Something failed.
+        """
+        if self._pending is not None:
+            error, self._pending = self._pending, None
+            if error is not None:
+                raise error
 
     def succeeded(self) -> None:
         """Note that an observation went all the way; errors before it are no longer in a row."""

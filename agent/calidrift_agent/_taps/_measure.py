@@ -1,8 +1,8 @@
 """What is measured on one observed tensor: extremes of each row, non-finite and clipped values."""
 
 import math
-from dataclasses import dataclass
-from typing import Final, final
+from dataclasses import dataclass, replace
+from typing import Any, Final, final
 
 import numpy as np
 import torch
@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from calidrift_agent._profile import ClipBound
 
+LANES: Final = 64
+"""Sums of squares run in so many lanes; see `square_sums`."""
 _STRIDED: Final = torch.strided
 
 
@@ -27,6 +29,7 @@ class Extremes:
         clip_low: Finite elements below the clip range (by more than half a step).
         clip_high: Finite elements above it.
         clipped_energy: Sum of their squared distances to the clip range.
+        absent: Rows that are nothing but padding, or were not measured.
     """
 
     highs: list[float]
@@ -37,6 +40,48 @@ class Extremes:
     clip_low: int = 0
     clip_high: int = 0
     clipped_energy: float = 0.0
+    absent: tuple[int, ...] = ()
+
+
+def square_sums(values: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    """Return the sum of squares of each row, added in an order that any program can repeat.
+
+    Value `i` of a row is added to lane ``i % LANES``; then the upper half of the lanes is added
+    to the lower half, until one is left. Squares of float32 are exact in float64.
+
+    Args:
+        values: Shape (k, n).
+
+    Returns:
+        float64 (k,); not finite where a row holds values that are not.
+
+    Cost: 1.5 ns per value.
+
+    Example:
+        >>> square_sums(np.array([[3.0, 4.0], [0.0, 2.0]])).tolist()
+        [25.0, 4.0]
+    """
+    rows, count = values.shape
+    squares = np.zeros((rows, -(-max(count, 1) // LANES) * LANES))
+    np.multiply(values, values, out=squares[:, :count], dtype=np.float64)
+    lanes = squares.reshape(rows, -1, LANES).sum(axis=1)
+    while lanes.shape[1] > 1:
+        half = lanes.shape[1] // 2
+        lanes = lanes[:, :half] + lanes[:, half:]
+    return np.asarray(lanes[:, 0])
+
+
+def square_sum(values: NDArray[np.floating[Any]]) -> float:
+    """Return the sum of squares of flat values; see `square_sums`."""
+    return float(square_sums(values.reshape(1, -1))[0])
+
+
+def energy_of(sample: NDArray[np.float32]) -> float:
+    """Return the sum of squares of the finite values of a sample."""
+    energy = square_sum(sample)
+    if math.isfinite(energy):
+        return energy
+    return square_sum(np.where(np.isfinite(sample), sample, np.float32(0.0)))
 
 
 def is_observable(value: object) -> bool:
@@ -106,6 +151,19 @@ def extremes_of_array(
     return extremes_of(torch.from_numpy(array).reshape(entries, -1), rows, clip, limits)
 
 
+def of_one_row(extremes: Extremes, row: int, rows: int) -> Extremes:
+    """Return extremes of a request of which one row only was measured; the others are absent."""
+    highs, lows = [-math.inf] * rows, [math.inf] * rows
+    highs[row], lows[row] = extremes.highs[0], extremes.lows[0]
+    return replace(
+        extremes,
+        highs=highs,
+        lows=lows,
+        broken=(row,) if extremes.broken else (),
+        absent=tuple(other for other in range(rows) if other != row or extremes.absent),
+    )
+
+
 def dense(tensor: torch.Tensor) -> torch.Tensor:
     """Return a tensor whose elements fill one block of memory, in any order; a copy if needed."""
     if tensor.is_contiguous():
@@ -155,8 +213,8 @@ def _replace_nonfinite(found: Extremes, tensor: torch.Tensor, rows: int) -> None
 def _count_clipped(
     found: Extremes, tensor: torch.Tensor, clip: ClipBound, limits: tuple[float, float]
 ) -> None:
-    above = tensor[(tensor > limits[1]) & (tensor < math.inf)].double()
-    below = tensor[(tensor < limits[0]) & (tensor > -math.inf)].double()
-    found.clip_high, found.clip_low = above.numel(), below.numel()
-    energy = (above - clip.hi).square().sum() + (below - clip.lo).square().sum()
-    found.clipped_energy = float(energy)
+    wide = strided_sample(dense(tensor), 0, 1, tensor.numel()).double()
+    above = wide[(wide > limits[1]) & (wide < math.inf)].cpu().numpy() - clip.hi
+    below = wide[(wide < limits[0]) & (wide > -math.inf)].cpu().numpy() - clip.lo
+    found.clip_high, found.clip_low = above.size, below.size
+    found.clipped_energy = square_sum(above) + square_sum(below)

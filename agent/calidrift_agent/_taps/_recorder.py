@@ -1,62 +1,48 @@
 """What one sampled call leaves behind: one reading per observed tensor."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from random import Random
 from time import perf_counter_ns
-from typing import Any, Final, final
+from typing import TYPE_CHECKING, Any, Final, final
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from calidrift_agent._points import Frame
+from calidrift_agent._taps._codes import CodeReading
 from calidrift_agent._taps._ledger import Ledger
-from calidrift_agent._taps._measure import (
-    Extremes,
-    dense,
-    extremes_of,
-    extremes_of_array,
-    is_observable,
-    strided_sample,
-)
+from calidrift_agent._taps._measure import Extremes, is_observable, of_one_row
+from calidrift_agent._taps._measurer import Measurer, Raw
 from calidrift_agent._taps._memory import Shelf, ShelfPool
-from calidrift_agent._taps._stride import sample_plan
+from calidrift_agent._taps._reading import (
+    Reading,
+    Seen,
+    SeenColumn,
+    joined,
+    seen_by_strip,
+    seen_in_readings,
+)
+from calidrift_agent._taps._stride import WHOLE_LIMIT
 from calidrift_agent._taps._table import PointTable
 from calidrift_agent._vocabulary import Stage
 
-WHOLE_LIMIT: Final = 1 << 16
-"""Tensors up to this many elements are copied whole in the request and reduced in the drain."""
+if TYPE_CHECKING:
+    from calidrift_agent._taps._native._tap import Strip
 
+Later = Callable[[Callable[[int, object], None]], None]
+"""Observes something in the drain; called with what takes a point and a tensor of one row."""
+_DRAW_BITS: Final = 32
 _random = Random()
-
-
-@final
-@dataclass(slots=True)
-class Reading:
-    """One observed tensor, measured.
-
-    Attributes:
-        points: Rows of the points that it feeds.
-        numel: Its elements.
-        weight: Elements that each sampled value stands for.
-        extremes: Extremes of its rows, and exact counts.
-        sample: Sampled values, float32, flat.
-    """
-
-    points: list[int]
-    numel: int
-    weight: int
-    extremes: Extremes
-    sample: NDArray[np.float32]
-
-
-Raw = tuple[int, torch.Tensor | Reading | None]
-"""Point, and what was kept: a copy, a reading, or None for the tensor of the entry before."""
+_in_inference_mode: Final = torch.is_inference_mode_enabled
 
 
 @final
 class Recorder:
     """Collects what the taps of one call see; used by the thread of the call only.
+
+    Tensors go to the native tap where there is one and where it can read them, else to Python:
+    small ones are copied whole and measured later, large ones are measured at once.
 
     Args:
         table: Points and bounds.
@@ -65,54 +51,76 @@ class Recorder:
         rows: Rows of the request, at least 1.
         repeat: Copies of one row that the batch consists of (a shadow pass of a graph that
             refuses a batch of one); only the first is read.
+        frame: Where rows and padded positions are; None where rows alone say it all.
 
     Attributes:
         rows: Rows of the request.
-        own_ns: Time that observing took.
+        unit: Row that stands for the request: of what is observed later, the only one.
         failed: Whether a tap failed.
+        codes: What was kept of quantized tensors, of which only codes can be seen.
+        strip: Where the native tap writes; None where there is none for this call.
     """
 
     __slots__ = (
-        "_arrays",
-        "_buffers",
+        "_draw",
         "_elements",
+        "_frame",
+        "_known",
         "_last",
+        "_later",
         "_ledger",
-        "_origin",
+        "_own_ns",
         "_raw",
         "_readings",
         "_repeat",
+        "_seen",
         "_shelf",
         "_shelves",
         "_table",
         "_version",
         "_versioned",
+        "codes",
         "failed",
-        "own_ns",
         "rows",
+        "strip",
+        "unit",
     )
 
     def __init__(
-        self, table: PointTable, ledger: Ledger, shelves: ShelfPool, *, rows: int, repeat: int = 1
+        self,
+        table: PointTable,
+        ledger: Ledger,
+        shelves: ShelfPool,
+        *,
+        rows: int,
+        repeat: int = 1,
+        frame: Frame | None = None,
     ) -> None:
         self._table = table
         self._ledger = ledger
         self._shelves = shelves
         shelf = shelves.take()
         self._shelf: Shelf | None = shelf
-        self._buffers = shelf.buffers
-        self._arrays = shelf.arrays
+        self._frame = frame = None if frame is None or frame.is_plain else frame
         self._repeat = repeat
+        self._draw = draw = _random.getrandbits(_DRAW_BITS)
+        self._known: Measurer | None = None
         self._raw: list[Raw] = []
         self._readings: list[Reading] | None = None
-        self._elements = 0
+        self._seen: Seen | None = None
+        self._elements = self._own_ns = 0
         self._last: torch.Tensor | None = None
-        self._origin = -1
         self._version = -1
-        self._versioned = not torch.is_inference_mode_enabled()
+        self._versioned = not _in_inference_mode()
+        self._later: list[Later] = []
         self.rows = rows
-        self.own_ns = 0
+        self.unit = 0
         self.failed = False
+        self.codes: list[CodeReading] = []
+        self.strip: Strip | None = None
+        if shelves.native and (frame is None or not frame.masks):
+            self.strip = shelf.strip_for(table)
+            self.strip.begin(rows, repeat, draw)
 
     def observe_input(self, point: int, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """Observe the tensor that a module was called with."""
@@ -121,11 +129,17 @@ class Recorder:
         )
 
     def observe(self, point: int, value: object) -> None:
-        """Observe one tensor; anything that is not a dense floating-point tensor is passed over.
+        """Observe a dense floating-point tensor, or a quantized one; others are passed over."""
+        strip = self.strip
+        if strip is None or not strip.take(point, value):
+            self.observe_any(point, value)
+
+    def observe_any(self, point: int, value: object) -> None:
+        """Observe a tensor that the native tap leaves alone, or any where there is none.
 
         A tensor that was observed just before and was not written to since is not read again.
-        (Inference tensors do not count writes: they are compared with the copy, which costs what
-        another copy would, and spares the drain a tensor.)
+        (Inference tensors do not count writes: they are copied again, which costs less than
+        comparing them.)
         """
         started = perf_counter_ns()
         try:
@@ -136,34 +150,67 @@ class Recorder:
                 and (numel := value.numel()) <= WHOLE_LIMIT
                 and value.is_cpu
             ):
-                if value is self._last and self._is_unchanged(value):
-                    self._raw.append((point, None))
-                    return
-                self._last = value
+                raw, shelf = self._raw, self._shelf
                 if self._versioned:
+                    if value is self._last and 0 <= self._version == value._version:
+                        raw.append((point, None))
+                        return
+                    self._last = value
                     self._version = -1 if value.is_inference() else value._version
-                if value.requires_grad:
-                    value = value.detach()
-                position = self._origin = len(self._raw)
-                buffers = self._buffers
+                    if value.requires_grad:
+                        value = value.detach()
+                position = len(raw)
                 if (
-                    position < len(buffers)
-                    and buffers[position].shape == value.shape
-                    and buffers[position].dtype is value.dtype
+                    shelf is not None
+                    and position < len(shelf.shapes)
+                    and shelf.shapes[position] == value.shape
+                    and shelf.buffers[position].dtype is value.dtype
                 ):
-                    self._raw.append((point, buffers[position].copy_(value)))
+                    raw.append((point, shelf.buffers[position].copy_(value)))
                     self._elements += numel
                 else:
                     self._keep(point, value)
-            elif isinstance(value, torch.Tensor) and is_observable(value):
+            elif not isinstance(value, torch.Tensor) or not value.is_cpu:
+                pass  # reading a tensor of another device would make the request wait for it
+            elif is_observable(value):
                 self._observe_large(point, value)
+            else:
+                self._keep_codes(point, value)
         except Exception as error:
             if _is_transformed(value):
                 self.failed = True  # no error of anybody's: there is no plain memory to read
             else:
                 self.fail(error)
         finally:
-            self.own_ns += perf_counter_ns() - started
+            self._own_ns += perf_counter_ns() - started
+
+    def add(self, point: int, reading: Reading) -> None:
+        """Take in a tensor that was measured elsewhere, for this point alone."""
+        self._raw.append((point, replace(reading, points=[point])))
+        self._elements += reading.sample.size
+
+    @property
+    def count(self) -> int:
+        """Tensors observed so far."""
+        native = 0 if self.strip is None else self.strip.marks
+        return len(self._raw) + len(self.codes) + native
+
+    def postpone(self, prepare: Callable[[], Later | None]) -> None:
+        """Leave it to the drain to observe something, of one row only.
+
+        Args:
+            prepare: Copies what that needs, now, and returns what the drain is to call; None for
+                nothing.
+        """
+        started = perf_counter_ns()
+        try:
+            later = prepare()
+            if later is not None:
+                self._later.append(later)
+        except Exception as error:
+            self.fail(error)
+        finally:
+            self._own_ns += perf_counter_ns() - started
 
     def fail(self, error: Exception) -> None:
         """Count an error of the taps; the request goes on."""
@@ -173,114 +220,163 @@ class Recorder:
     @property
     def size(self) -> int:
         """Memory in use, in bytes; copies are counted as float32."""
-        return 4 * self._elements
+        return 4 * (self._elements + (0 if self.strip is None else self.strip.elements))
+
+    @property
+    def own_ns(self) -> int:
+        """Time that observing took."""
+        return self._own_ns + (0 if self.strip is None else self.strip.own_ns)
+
+    @property
+    def sole_strip(self) -> "Strip | None":
+        """Where the native tap wrote, if nothing was left to Python; in the drain."""
+        return None if self._own() else self.strip
+
+    @property
+    def fired(self) -> bool:
+        """Whether any floating-point tensor was observed; in the drain."""
+        own, strip = self._own(), self.strip
+        return bool(own or (strip is not None and strip.marks))
 
     def finish(self) -> None:
         """Let go of the host's tensors."""
         self._last = None
 
-    def readings(self) -> list[Reading]:
-        """Return what was observed, measured; in the drain.
+    def seen(self) -> Seen:
+        """Return what was observed, in columns; in the drain.
 
-        Cost: 10 us for each tensor that was copied whole.
+        Cost: 20 us, and 10 us for each tensor that Python copied whole.
         """
-        if self._readings is None:
-            self._readings = []
-            with torch.inference_mode():
-                self._reduce_all(self._readings)
-            self._raw = []
-        return self._readings
+        if self._seen is None:
+            own, strip = self._own(), self.strip
+            parts = []
+            if strip is not None and strip.marks:
+                parts.append(seen_by_strip(strip, self.rows))
+            if own or not parts:
+                parts.append(seen_in_readings(own, self.rows, energy=self._table.has_clips))
+            self._seen = parts[0] if len(parts) == 1 else joined(*parts)
+        return self._seen
+
+    def samples(self) -> list[Reading]:
+        """Return the readings whose samples are not counted by the native tap."""
+        return self._own()
+
+    def readings(self) -> list[Reading]:
+        """Return what was observed as objects, one for each tensor; to look at, not to count."""
+        return [*self._by_strip(), *self._own()]
 
     def release(self) -> None:
         """Give the memory back; readings are void from now on."""
-        self._readings = []
-        self._raw = []
+        self._own_ns, self.strip = self.own_ns, None
+        self._readings, self._raw, self._later = [], [], []
+        self._seen = None
+        self.codes = []
         shelf, self._shelf = self._shelf, None
         if shelf is not None:
             self._shelves.give(shelf)
 
-    def _is_unchanged(self, value: torch.Tensor) -> bool:
-        """Whether the tensor observed just before still holds the same values."""
-        if not value.is_inference():
-            return value._version == self._version
-        return self._origin >= 0 and torch.equal(self._buffers[self._origin], value)
+    @property
+    def _measurer(self) -> Measurer:
+        """Made when it is needed: not at all where the native tap can read everything."""
+        if self._known is None:
+            phase = self._draw / (1 << _DRAW_BITS)
+            self._known = Measurer(self._table, self.rows, self._repeat, self._frame, phase)
+        return self._known
 
-    def _reduce_all(self, readings: list[Reading]) -> None:
-        origin = -1  # position of the copy that an entry without one refers to
-        for position, (point, kept) in enumerate(self._raw):
-            if isinstance(kept, Reading):
-                readings.append(kept)
-                origin = -1
-            elif kept is None and readings and self._same_clip(point, readings[-1]):
-                readings[-1].points.append(point)
-            else:
-                origin = origin if kept is None else position
-                if origin >= 0:
-                    readings.append(self._reduce(point, origin))
+    def _own(self) -> list[Reading]:
+        """What Python observed, measured once."""
+        if self._readings is None:
+            shelf, self._readings = self._shelf, []
+            if (self._raw or self._later) and shelf is not None:
+                with torch.inference_mode():
+                    self._readings = self._measurer.measure_copies(self._raw, shelf)
+                    for later in self._later:
+                        self._observe_later(later, self._readings)
+            self._raw, self._later = [], []
+        return self._readings
 
-    def _same_clip(self, point: int, reading: Reading) -> bool:
-        return self._table.clips[point] == self._table.clips[reading.points[0]]
+    def _observe_later(self, later: Later, readings: list[Reading]) -> None:
+        frame = None if self._frame is None else self._frame.row(self.unit)
+        side = Recorder(self._table, self._ledger, self._shelves, rows=1, frame=frame)
+        try:
+            later(side.observe)
+            for reading in side.readings():
+                extremes = of_one_row(reading.extremes, self.unit, self.rows)
+                readings.append(replace(reading, extremes=extremes, sample=reading.sample.copy()))
+            self.failed = self.failed or side.failed
+        except Exception as error:
+            self.fail(error)
+        finally:
+            side.release()
 
-    def _reduce(self, point: int, position: int) -> Reading:
-        whole, array = self._buffers[position], self._arrays[position]
-        if array is None or self._repeat > 1:
-            whole = self._first_copy(whole)
-            array = whole.float().numpy().reshape(-1)
-        shape = whole.shape
-        extremes = extremes_of_array(
-            array,
-            shape[0] if shape else 1,
-            self.rows,
-            self._table.clips[point],
-            self._table.limits[point],
-        )
-        plan = sample_plan(shape)
-        phase = int(_random.random() * plan.stride)
-        # A copy now, while the tensor is in the cache, and not when all are put together.
-        sample = array[phase :: plan.stride][: plan.count].copy()
-        return Reading([point], array.size, plan.weight, extremes, sample)
+    def _by_strip(self) -> list[Reading]:
+        """What the native tap observed."""
+        strip = self.strip
+        if strip is None or not strip.marks:
+            return []
+        seen = seen_by_strip(strip, self.rows)
+        found: dict[int, Reading] = {}
+        for row, counts in enumerate(seen.counts.tolist()):
+            one = dict(zip(SeenColumn, counts, strict=True))
+            point, entry = one[SeenColumn.POINT], one[SeenColumn.ENTRY]
+            if entry in found:
+                found[entry].points.append(point)
+                continue
+            extremes = Extremes(
+                highs=seen.highs[row].tolist(),
+                lows=seen.lows[row].tolist(),
+                broken=tuple(np.flatnonzero(np.isinf(seen.absmax[row])).tolist()),
+                nan=one[SeenColumn.NAN],
+                inf=one[SeenColumn.INF],
+                clip_low=one[SeenColumn.CLIP_LOW],
+                clip_high=one[SeenColumn.CLIP_HIGH],
+                clipped_energy=float(seen.energies[row, 0]),
+            )
+            found[entry] = Reading(
+                [point],
+                one[SeenColumn.NUMEL],
+                one[SeenColumn.WEIGHT],
+                extremes,
+                np.frombuffer(strip.sample(entry), np.float32),
+                energy=float(seen.energies[row, 1]),
+            )
+        return list(found.values())
 
     def _observe_large(self, point: int, tensor: torch.Tensor) -> None:
         shelf = self._shelf
         if shelf is None:
             return
+        version = -1 if tensor.is_inference() else tensor._version
         clips = self._table.clips
         if (
             tensor is self._last
-            and not tensor.is_inference()
-            and tensor._version == self._version
+            and 0 <= self._version == version
             and clips[point] == clips[self._raw[-1][0]]
         ):
             self._raw.append((point, None))
             return
-        self._last, self._origin = tensor, -1
-        self._version = -1 if tensor.is_inference() else tensor._version
+        self._last, self._version = tensor, version
         if tensor.requires_grad:
             tensor = tensor.detach()
-        tensor = self._first_copy(tensor)
-        extremes = extremes_of(
-            tensor, self.rows, self._table.clips[point], self._table.limits[point]
-        )
-        plan = sample_plan(tensor.shape)
-        phase = int(_random.random() * plan.stride)
-        target, sample = shelf.room(plan.count)
-        target.copy_(strided_sample(dense(tensor), phase, plan.stride, plan.count))
-        self._elements += plan.count
-        self._raw.append((point, Reading([point], tensor.numel(), plan.weight, extremes, sample)))
-
-    def _first_copy(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Of a batch of copies of one row: that row."""
-        if self._repeat == 1 or tensor.dim() == 0 or tensor.shape[0] % self._repeat:
-            return tensor
-        return tensor.narrow(0, 0, tensor.shape[0] // self._repeat)
+        reading = self._measurer.measure(point, tensor, shelf)
+        self._elements += reading.sample.size
+        self._raw.append((point, reading))
 
     def _keep(self, point: int, tensor: torch.Tensor) -> None:
         """Copy a tensor for which there is no buffer yet, if it can be observed at all."""
         if self._shelf is None or not is_observable(tensor):
             self._last = None
+            self._keep_codes(point, tensor)
             return
         self._raw.append((point, self._shelf.keep(len(self._raw), tensor)))
         self._elements += tensor.numel()
+
+    def _keep_codes(self, point: int, tensor: torch.Tensor) -> None:
+        """Copy the codes of a quantized tensor, where its point has a clip range."""
+        found = self._measurer.codes(point, tensor)
+        if found is not None:
+            self.codes.append(found)
+            self._elements += found.size // 4
 
 
 def reseed() -> None:

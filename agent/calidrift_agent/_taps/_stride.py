@@ -12,9 +12,11 @@ from typing import Final, final
 
 SAMPLE_LIMIT: Final = 4096
 """Most elements of one tensor that are sampled; smaller tensors are taken whole."""
-_LEAST: Final = 1024
+WHOLE_LIMIT: Final = 1 << 16
+"""Tensors up to this many elements are copied whole in the request and reduced in the drain."""
+LEAST: Final = 1024
 """Elements that are sampled at least of a tensor that is not taken whole."""
-_SHARE: Final = 8
+SHARE: Final = 8
 """One element in so many is sampled, within these limits: values of one tensor say much the same,
 and bucketing them is what the drain mostly does."""
 
@@ -55,7 +57,7 @@ def sample_plan(shape: tuple[int, ...]) -> SamplePlan:
     numel = prod(shape)
     if numel <= SAMPLE_LIMIT:
         return SamplePlan(1, numel, 1)
-    wanted = min(SAMPLE_LIMIT, max(_LEAST, numel // _SHARE))
+    wanted = min(SAMPLE_LIMIT, max(LEAST, numel // SHARE))
     stride = -(-numel // wanted) | 1
     while any(gcd(stride, size) > 1 for size in shape):
         stride += 2

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from calidrift_agent._profile import CalibrationProfile, ClipBound, PointProfile
 from calidrift_agent._state import PointMeta
+from calidrift_agent._vocabulary import Instrument
 
 
 @final
@@ -24,12 +25,18 @@ class PointTable:
         limits: `(low, high)` of each point: a finite value outside of it is clipped. Half a step
             outside the clip range, because values up to there round to the outermost code without
             more error than any other value has; infinite where there is no clip bound.
+        rail_rates: float64 (P, 2): share of the calibration's values on the lowest and on the
+            highest code; NaN where that is not known.
+        served: What a pass over the served model measures at these points. With the clip
+            instrument these are clip counts only: ranges need a reference model.
     """
 
     metas: tuple[PointMeta, ...]
     observed: NDArray[np.float64]
     clips: tuple[ClipBound | None, ...]
     limits: tuple[tuple[float, float], ...]
+    rail_rates: NDArray[np.float64]
+    served: Instrument = Instrument.RANGE
 
     @classmethod
     def of(
@@ -37,6 +44,7 @@ class PointTable:
         names: Sequence[tuple[str, tuple[str, ...]]],
         profile: CalibrationProfile | None = None,
         clips: Sequence[ClipBound | None] | None = None,
+        served: Instrument = Instrument.RANGE,
     ) -> "PointTable":
         """Build the table.
 
@@ -44,6 +52,7 @@ class PointTable:
             names: Name and aliases of each point.
             profile: Where the bounds come from; found by name, else by alias.
             clips: Clip bounds read from the served graph itself; they win over the profile's.
+            served: What a pass over the served model measures.
         """
         found = [_entry(profile, name, aliases) for name, aliases in names]
         chosen = tuple(
@@ -67,7 +76,20 @@ class PointTable:
             for (name, aliases), bound, clip in zip(names, bounds, chosen, strict=True)
         )
         observed = np.array([math.nan if one is None else one for one in bounds], np.float64)
-        return cls(metas, observed, chosen, tuple(_limits(clip) for clip in chosen))
+        limits = tuple(_limits(clip) for clip in chosen)
+        return cls(metas, observed, chosen, limits, _rail_rates(found), served)
+
+    @property
+    def edges(self) -> NDArray[np.float64]:
+        """float64 (P, 4): limits and clip range of each point, as the native tap reads them.
+
+        A point without a clip range has an upper limit below its lower one.
+        """
+        rows = [
+            (1.0, -1.0, 0.0, 0.0) if clip is None else (*limits, clip.lo, clip.hi)
+            for clip, limits in zip(self.clips, self.limits, strict=True)
+        ]
+        return np.array(rows, np.float64).reshape(-1, 4)
 
     @property
     def has_reference(self) -> bool:
@@ -90,6 +112,14 @@ def _entry(
         return None
     found = (profile.find(one) for one in (name, *aliases))
     return next((entry for entry in found if entry is not None), None)
+
+
+def _rail_rates(entries: Sequence[PointProfile | None]) -> NDArray[np.float64]:
+    rates = [
+        (None, None) if entry is None else (entry.rail_low_rate, entry.rail_high_rate)
+        for entry in entries
+    ]
+    return np.array(rates, np.float64).reshape(-1, 2)
 
 
 def _limits(clip: ClipBound | None) -> tuple[float, float]:

@@ -1,57 +1,38 @@
 """The drain of one watch: observed calls become counts, counts become windows."""
 
+import logging
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from time import perf_counter_ns
-from typing import Final, final
+from typing import Any, Final, final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from calidrift_agent._observe import Beside, Gate, Instead, Intake, Sampler, Shadow
-from calidrift_agent._state import StateMeta, Window, WindowBuffer, new_process_id
-from calidrift_agent._taps import Ledger, PointTable
-from calidrift_agent._vocabulary import DropReason, RequestColumn, Stage
-from calidrift_agent._watch._budget import BudgetController
-from calidrift_agent._watch._options import WatchOptions
-from calidrift_agent._watch._storage import Storage
-from calidrift_agent._watch._tally import Tally
+from calidrift_agent._observe import (
+    Beside,
+    Instead,
+    Intake,
+    ReferenceModel,
+    Shadow,
+    Steps,
+)
+from calidrift_agent._state import StateMeta, Window, flag_of, new_process_id
+from calidrift_agent._vocabulary import AgentState, DropReason, RequestColumn, Stage
+from calidrift_agent._watch._books import Books
+from calidrift_agent._watch._living import close_with_the_child
+from calidrift_agent._watch._parts import Parts
 from calidrift_agent._watch._thread import DrainThread
 
 _PATIENCE_SECONDS: Final = 2.0
 """How long closing waits for a shadow pass that does not end."""
 _ERRORS: Final = slice(RequestColumn.ERROR_FIRST, RequestColumn.ERROR_FIRST + len(Stage))
+_logger = logging.getLogger("calidrift_agent")
 _DROPS: Final = slice(RequestColumn.DROP_FIRST, RequestColumn.DROP_FIRST + len(DropReason))
-
-
-@final
-@dataclass(frozen=True, slots=True, eq=False)
-class Parts:
-    """What an engine is made of.
-
-    Attributes:
-        gate: The gate in the model.
-        table: Points and bounds.
-        sampler: Draws decisions and rows.
-        ledger: Errors and drops.
-        meta: Identity of the first process; a forked child gets one of its own.
-        storage: Files.
-        options: As given to `watch`.
-        sample_rate: Upper limit of the sampling ratio.
-    """
-
-    gate: Gate
-    table: PointTable
-    sampler: Sampler
-    ledger: Ledger
-    meta: StateMeta
-    storage: Storage
-    options: WatchOptions
-    sample_rate: float
 
 
 @final
@@ -66,51 +47,95 @@ class Engine:
     def __init__(self, parts: Parts, pending: int) -> None:
         self._parts = parts
         self.intake = Intake(self, parts.ledger.dropped, pending)
-        self._observer: Instead | Beside | None = None
-        self._tally = Tally(parts.table, parts.ledger, parts.storage)
-        self._controller = BudgetController(parts.options.budget, parts.sample_rate)
-        self.meta = parts.meta
+        self.books = Books(parts, self.intake)
         self.stopped: str | None = None
-        self._closed = self._finished = False
+        self.state = AgentState.ACTIVE
+        self._closed = False
         self._begin()
 
     def _begin(self) -> None:
         """Everything that a forked child must have anew; opens nothing and starts nothing."""
         self._lock = threading.RLock()
-        self._buffer: WindowBuffer | None = None
+        self._starter = threading.Lock()
         self._thread: DrainThread | None = None
-        self._unpriced = 0
 
-    def start(self, observer: Instead | Beside, shadow: Shadow | None) -> None:
-        """Open the files and let the gate decide. The thread starts with the first sample.
+    def start(
+        self,
+        observer: Instead | Beside,
+        shadow: Shadow | None,
+        reference: ReferenceModel | None = None,
+        steps: Steps | None = None,
+    ) -> None:
+        """Open the files and let the gate decide. The thread starts with the first call.
 
         Raises:
             ConfigurationError: The state directory cannot be used.
         """
-        self._observer = observer
-        self._tally.shadow = shadow
+        self.books.begin(observer, shadow, reference, steps)
         with self._lock:
-            self._open(strict=True)
+            self.books.open(strict=True)
         gate = self._parts.gate
-        gate.observe = observer.observe
-        gate.decisions = self._parts.sampler.draw()
+        gate.observe = self._first_call
+        self._parts.decider.start()
         gate.attach()
+
+    def _first_call(self, decision: int, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """The first call of a process, sampled or not: with it the thread starts.
+
+        Otherwise requests would not be in a file before the first sampled one, and be lost where
+        the process is killed before.
+        """
+        observer, gate = self.books.steps or self.books.observer, self._parts.gate
+        if observer is None:
+            return gate.original(*args, **kwargs)
+        try:
+            if self.stopped is None:
+                gate.observe = observer.observe
+            close_with_the_child()
+            self.arrived(crowded=False)
+        except Exception as error:
+            self._parts.ledger.failed(Stage.SAMPLE, error)
+        return observer.observe(decision, args, kwargs)
 
     @property
     def ratio(self) -> float:
         """Probability with which a call is observed now; 0 while switched off."""
-        return self._controller.ratio if self.stopped is None else 0.0
+        return self.books.ratio if self.stopped is None else 0.0
 
     def arrived(self, *, crowded: bool) -> None:
-        """An observed call waits; from its request thread."""
+        """An observed call waits; from its request thread.
+
+        Raises:
+            StrictModeError: The drain failed since the last time, in strict mode only.
+        """
         thread = self._thread
         if thread is None:
-            with self._lock:
-                if self._thread is None and not self._closed:
-                    self._thread = DrainThread(self, self._parts.meta.model)
-                thread = self._thread
+            thread = self._start_thread()
         if crowded and thread is not None:
             thread.wake()
+        self._parts.ledger.raise_pending()
+
+    def _start_thread(self) -> DrainThread | None:
+        """Start the thread unless it is being started, by another thread or below this frame.
+
+        The second happens where a signal handler calls the model: a lock that lets its own thread
+        in again would let it start a second one here.
+        """
+        starter = self._starter
+        if self._closed or not starter.acquire(blocking=False):
+            return self._thread
+        try:
+            thread = self._thread = DrainThread(self, self._parts.meta.model)
+        except BaseException:
+            starter.release()
+            raise
+        if self._closed:
+            thread.end()
+        return thread
+
+    def prepare(self) -> None:
+        """Open what a forked child has not opened yet; in the thread, before it sleeps."""
+        self._guarded(self.books.open)
 
     def relieve(self) -> bool:
         """Drain in the thread of a request, where the watch must not drop anything."""
@@ -134,64 +159,75 @@ class Engine:
     def flush(self) -> Window:
         """Count what waits and close the window now; after `close`, return the sum of all."""
         with self._lock:
-            buffer = self._drain()
-            if self._finished:
+            buffer = self.books.drain(self.state)
+            if self.books.finished:
                 return buffer.total()
-            return _close_window(buffer, self._parts.storage)
+            self.books.tally.settle(buffer, everything=True)
+            window = self.books.close_window()
+        self._parts.ledger.raise_pending()
+        return window
 
     def snapshot(self) -> tuple[StateMeta, Window]:
         """Return identity and sum of everything so far; waiting calls are counted first."""
         with self._lock:
-            buffer = self._drain()
-            return self.meta, buffer.total()
+            buffer = self.books.drain(self.state)
+            return self.books.meta, buffer.total()
 
     def recent(self) -> tuple[StateMeta, Window, NDArray[np.float64], float | None]:
         """Return what a scrape needs, at one moment: see `ExportSnapshot` for the fields."""
         with self._lock:
-            buffer = self._drain()
+            buffer = self.books.drain(self.state)
             age = self._parts.storage.age_seconds
-            return self.meta, buffer.total(), buffer.recent_absmax(time.time_ns()), age
+            return self.books.meta, buffer.total(), buffer.recent_absmax(time.time_ns()), age
 
-    def stop(self, reason: str) -> None:
-        """Let go of the model; what was counted stays readable. From any thread."""
+    def stop(self, state: AgentState, reason: str) -> None:
+        """Let go of the model; what was counted stays readable. From any thread.
+
+        Args:
+            state: What is reported from now on; the first reason stays.
+            reason: The same as a sentence.
+        """
         if self.stopped is None:
-            self.stopped = reason
+            self.stopped, self.state = reason, state
+        self._parts.decider.stop()
         self._parts.gate.detach()
 
     def close(self) -> None:
         """Let go of the model, count what waits, close the last window and the files."""
         if self._closed:
             return
-        self.stop("the watch was closed")
+        self.stop(AgentState.CLOSED, "the watch was closed")
         self._closed = True
         thread = self._thread
         if thread is not None:
             thread.join()
-        if self._buffer is None:
+        if self.books.buffer is None:
             return  # a forked child that never observed anything
-        if self._lock.acquire(timeout=_PATIENCE_SECONDS):
-            try:
-                self._guarded(self.flush)
-                self._finished = True
-            finally:
-                self._lock.release()
-        self._parts.storage.close()
+        try:
+            if self._lock.acquire(timeout=_PATIENCE_SECONDS):
+                try:
+                    self._guarded(self.flush)
+                    self.books.finished = True
+                finally:
+                    self._lock.release()
+        finally:
+            self._parts.storage.close()
 
     def after_fork(self) -> None:
         """Begin anew in a child: counts, locks, identity; files and thread come with a sample."""
         parts = self._parts
         self._begin()
         self.intake.reset()
-        self._tally.reset()
+        self.books.renew()
         parts.ledger.reset()
         parts.gate.reset()
         parts.storage.abandon()
         parts.sampler.reseed(os.getpid())
-        if self._observer is not None:
-            self._observer.reset()
+        parts.decider.reset()
         if self.stopped is None:
-            parts.gate.decisions = parts.sampler.draw()
-        self.meta = replace(self.meta, process=new_process_id(), pid=os.getpid())
+            parts.gate.observe = self._first_call
+            parts.decider.renew(ask_first=True)
+        self.books.meta = replace(self.books.meta, process=new_process_id(), pid=os.getpid())
 
     def __del__(self) -> None:
         with suppress(Exception):
@@ -204,77 +240,24 @@ class Engine:
         except Exception as error:
             self._parts.ledger.failed(Stage.DRAIN, error)
 
-    def _open(self, *, strict: bool = False) -> WindowBuffer:
-        """Return the buffer; in a child of a fork, make buffer and files first."""
-        buffer = self._buffer
-        if buffer is not None:
-            return buffer
-        now = time.time_ns()
-        self.meta = replace(self.meta, started_ns=now, pid=os.getpid())
-        buffer = WindowBuffer(
-            len(self._parts.table),
-            window_seconds=self._parts.options.window_seconds,
-            now_ns=now,
-        )
-        self._buffer = buffer
-        self._parts.storage.open(self.meta, strict=strict)
-        return buffer
-
     def _tick(self) -> None:
-        buffer = self._drain()
+        buffer = self.books.drain(self.state)
         started = perf_counter_ns()
         storage = self._parts.storage
         if storage.killed:
-            self.stop(f"the kill file {storage.kill_file} is there")
+            self.stop(AgentState.KILLED, f"the kill file {storage.kill_file} is there")
+            buffer.standing = flag_of(self.state)
+        storage.tidy()
         due = buffer.due(time.time_ns())
         if due:
-            _close_window(buffer, self._parts.storage)
+            reason = self.books.why_give_up(self.books.close_window())
+            if reason is not None and self.stopped is None:
+                self.stop(AgentState.BUDGET, reason)
+                with suppress(Exception):
+                    _logger.warning(
+                        "calidrift: %s is not watched any more: %s", self.books.meta.model, reason
+                    )
+            storage.sweep(self._parts.options.retention_seconds)
         if due or buffer.requests[RequestColumn.SEEN] or buffer.requests[RequestColumn.OBSERVED]:
             storage.write_open(buffer)
             buffer.requests[RequestColumn.OVERHEAD_NS] += perf_counter_ns() - started
-
-    def _drain(self) -> WindowBuffer:
-        started = perf_counter_ns()
-        buffer = self._open()
-        if self._finished:
-            return buffer
-        # Not more than waited when it began: a busy host must not keep the drain for ever.
-        for _ in range(len(self.intake)):
-            call = self.intake.take()
-            if call is None:
-                break
-            self._tally.count(call, buffer, self._controller.ratio)
-        self._balance(buffer)
-        buffer.requests[RequestColumn.OVERHEAD_NS] += perf_counter_ns() - started
-        return buffer
-
-    def _balance(self, buffer: WindowBuffer) -> None:
-        """Take in the counters of requests, and let the controller choose the ratio."""
-        parts, requests = self._parts, buffer.requests
-        seen = parts.gate.take_seen()
-        requests[RequestColumn.SEEN] += seen
-        if self._observer is not None:
-            requests[RequestColumn.SAMPLED] += self._observer.sampled.take()
-            self._observer.verify()
-        errors, drops = parts.ledger.take()
-        requests[_ERRORS] += errors
-        requests[_DROPS] += drops
-        before = self._controller.ratio
-        ratio = self._controller.update(*self._tally.take_cost())
-        # Requests that came before the first measurement are priced with it.
-        self._unpriced += seen
-        if self._controller.mean_forward_ns > 0.0:
-            spent = round(self._unpriced * self._controller.mean_forward_ns)
-            requests[RequestColumn.FORWARD_NS] += spent
-            self._unpriced = 0
-        if ratio != before:
-            parts.sampler.ratio = ratio
-            if self.stopped is None:
-                parts.gate.decisions = parts.sampler.draw()
-        buffer.sampling_ratio = self.ratio
-
-
-def _close_window(buffer: WindowBuffer, storage: Storage) -> Window:
-    window = buffer.close(time.time_ns())
-    storage.write_closed(window, buffer.cumulative())
-    return window

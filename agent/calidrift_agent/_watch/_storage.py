@@ -2,17 +2,27 @@
 
 import time
 from pathlib import Path
-from typing import final
+from typing import Final, final
 
 from calidrift_agent._capture import CaptureOptions, CaptureWriter
 from calidrift_agent._profile import CalibrationProfile
-from calidrift_agent._state import StateMeta, StateWriter, Window, WindowBuffer
+from calidrift_agent._state import (
+    StateMeta,
+    StateWriter,
+    SweepOptions,
+    Window,
+    WindowBuffer,
+    sweep,
+)
 from calidrift_agent._taps import Ledger
 from calidrift_agent._vocabulary import DropReason, Stage
 from calidrift_agent.errors import ConfigurationError, StateError, StateSpaceError
 
 KILL_FILE = "DISABLED"
-"""A file of this name in the state directory switches every watch off that uses it."""
+"""A file of this name in the state directory switches every watch off that uses it, for good:
+once it is gone, new watches and restarted workers observe again, those that it stopped do not."""
+_SWEEP_SECONDS: Final = 60.0
+"""Pause between two sweeps of a state directory."""
 
 
 @final
@@ -40,6 +50,7 @@ class Storage:
         self._writer: StateWriter | None = None
         self._memory_only = directory is None
         self._written = time.monotonic()
+        self._next_sweep = 0.0
         self.captures: CaptureWriter | None = None
 
     @property
@@ -47,7 +58,12 @@ class Storage:
         """The state file, or None while there is none."""
         return None if self._writer is None else self._writer.path
 
-    def open(self, meta: StateMeta, *, strict: bool) -> None:
+    @property
+    def profile(self) -> CalibrationProfile | None:
+        """The calibration profile in force."""
+        return self._profile
+
+    def open(self, meta: StateMeta, *, strict: bool, sweeping: bool = False) -> None:
         """Create the files of this process.
 
         A full disk is no error: the watch goes on in memory, and what it could not keep is
@@ -55,6 +71,7 @@ class Storage:
 
         Args:
             meta: Identity of this process.
+            sweeping: Whether files of dead processes make room for it, before their time.
             strict: Whether a directory that cannot be used at all is an error; in a forked child
                 it is counted, as a full disk is.
 
@@ -64,7 +81,7 @@ class Storage:
         if self._directory is None:
             return
         try:
-            self._writer = StateWriter.create(self._directory, meta)
+            self._writer = _create(self._directory, meta, sweeping=sweeping)
         except (StateSpaceError, ConfigurationError) as error:
             if strict and isinstance(error, ConfigurationError):
                 raise
@@ -119,6 +136,32 @@ class Storage:
         except Exception as error:
             self._lose(error)
 
+    def sweep(self, retention_seconds: float | None) -> None:
+        """Merge and remove the files of dead processes, at most once a minute over all workers.
+
+        Args:
+            retention_seconds: How long they stay; None for ever.
+        """
+        now = time.monotonic()
+        folder = self._directory
+        if folder is None or retention_seconds is None or now < self._next_sweep:
+            return
+        self._next_sweep = now + _SWEEP_SECONDS
+        try:
+            options = SweepOptions(retention_seconds=retention_seconds)
+            sweep(folder, options, pause_seconds=_SWEEP_SECONDS)
+        except Exception as error:
+            self._ledger.failed(Stage.STATE, error)
+
+    def tidy(self) -> None:
+        """Delete captures that have reached their time to live, a bounded number per call."""
+        if self.captures is None:
+            return
+        try:
+            self.captures.tidy()
+        except Exception as error:
+            self._ledger.failed(Stage.CAPTURE, error)
+
     def close(self) -> None:
         """Release the files; what was written stays for readers. Nothing is written any more."""
         self._memory_only = True
@@ -158,3 +201,13 @@ class Storage:
                 self._profile.save(path)
         except Exception as error:
             self._ledger.failed(Stage.STATE, error)
+
+
+def _create(directory: Path, meta: StateMeta, *, sweeping: bool) -> StateWriter:
+    try:
+        return StateWriter.create(directory, meta)
+    except StateSpaceError:
+        if not sweeping:
+            raise
+        sweep(directory, SweepOptions(retention_seconds=0.0))
+        return StateWriter.create(directory, meta)

@@ -2,6 +2,7 @@
 
 import threading
 import weakref
+from contextlib import suppress
 from typing import Final, Protocol, final
 
 _JOIN_SECONDS: Final = 2.0
@@ -9,6 +10,9 @@ _JOIN_SECONDS: Final = 2.0
 
 class Drained(Protocol):
     """What the thread works for."""
+
+    def prepare(self) -> None:
+        """Do what must be done before the first sleep; never raises."""
 
     def wait_seconds(self) -> float:
         """How long the next sleep may be."""
@@ -29,41 +33,65 @@ class DrainThread:
     """
 
     def __init__(self, engine: Drained, model: str) -> None:
-        self._event = threading.Event()
-        self._end = threading.Event()
+        self._signal = _Signal()
         self._thread = threading.Thread(
             target=_run,
-            args=(weakref.ref(engine), self._event, self._end),
+            args=(weakref.ref(engine), self._signal),
             name=f"calidrift-{model}",
             daemon=True,
         )
         self._thread.start()
 
     def wake(self) -> None:
-        """Have it tick now."""
-        self._event.set()
+        """Have it tick now. Safe in a signal handler, whatever it interrupted."""
+        self._signal.give()
+
+    def end(self) -> None:
+        """Have it end after what it is doing."""
+        self._signal.ended = True
+        self._signal.give()
 
     def join(self) -> None:
         """End it, waiting at most 2 s for what it is doing."""
-        self._end.set()
-        self._event.set()
+        self.end()
         if self._thread is not threading.current_thread():
             self._thread.join(_JOIN_SECONDS)
 
 
-def _run(reference: "weakref.ref[Drained]", event: threading.Event, end: threading.Event) -> None:
-    while True:
-        engine = reference()
-        if engine is None:
-            return
+@final
+class _Signal:
+    """Wakes a thread that sleeps.
+
+    `threading.Event` takes a lock in Python code: a signal handler that came in between and called
+    the model would wait for itself.
+    """
+
+    __slots__ = ("_asleep", "ended")
+
+    def __init__(self) -> None:
+        self._asleep = threading.Lock()
+        self._asleep.acquire()
+        self.ended = False
+
+    def give(self) -> None:
+        """End the sleep, or the next one."""
+        with suppress(RuntimeError):  # given before, and not taken yet
+            self._asleep.release()
+
+    def wait(self, seconds: float) -> None:
+        """Sleep until it is given."""
+        self._asleep.acquire(timeout=seconds)
+
+
+def _run(reference: "weakref.ref[Drained]", signal: _Signal) -> None:
+    engine = reference()
+    if engine is not None:
+        engine.prepare()
+    while engine is not None:
         seconds = engine.wait_seconds()
         del engine
-        event.wait(seconds)
-        event.clear()
-        if end.is_set():
-            return
+        signal.wait(seconds)
         engine = reference()
-        if engine is None:
+        if signal.ended or engine is None:
             return
         engine.tick()
-        del engine

@@ -2,26 +2,36 @@
 
 import os
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 from types import MappingProxyType, TracebackType
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Any, Final, TypedDict, Unpack, final
 
 from torch import nn
 
 import calidrift_agent
 from calidrift_agent import _environment
-from calidrift_agent._capture import CaptureOptions
-from calidrift_agent._observe import Beside, Gate, Instead, Sampler
+from calidrift_agent._attach import Attachment, AttachRequest, WatchOptions, plan_attachment
+from calidrift_agent._capture import CaptureOptions, KeyRing
+from calidrift_agent._observe import Beside, Decider, Gate, Instead, Keep, Sampler, Steps, View
+from calidrift_agent._onnx import Session
+from calidrift_agent._points import ForwardSignature
 from calidrift_agent._profile import CalibrationProfile
 from calidrift_agent._state import StateMeta, Window, boot_id, new_process_id
 from calidrift_agent._taps import Ledger
-from calidrift_agent._vocabulary import CountColumn, Instrument, RequestColumn, Strategy
-from calidrift_agent._watch._attach import Attachment, plan_attachment
-from calidrift_agent._watch._engine import Engine, Parts
+from calidrift_agent._vocabulary import (
+    AgentState,
+    CountColumn,
+    Instrument,
+    RequestColumn,
+    Strategy,
+)
+from calidrift_agent._watch._cost import cost_of, reference_units
+from calidrift_agent._watch._engine import Engine
 from calidrift_agent._watch._living import register
-from calidrift_agent._watch._options import WatchOptions
+from calidrift_agent._watch._parts import Parts
 from calidrift_agent._watch._report import AttachReport, Reference
 from calidrift_agent._watch._storage import KILL_FILE, Storage
 from calidrift_agent.errors import ConfigurationError
@@ -42,24 +52,41 @@ class Watch:
     Any number of threads may use one watch at the same time.
     """
 
-    def __init__(self, meta: StateMeta, active: "_Active | None", note: str = "") -> None:
+    def __init__(
+        self, meta: StateMeta, active: "_Active | None", model: Any, note: str = ""
+    ) -> None:
         self._meta = meta
         self._active = active
         self._note = note
+        by_hand = active is not None and active.attachment.seat.attribute is None
+        self._model = active.gate if active is not None and by_hand else model
+
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
+        """Call what is watched.
+
+        The way in for a callable in which nothing can be replaced (a function, an engine): calls
+        made past the watch are not seen. Any other model may be called either way.
+        """
+        return self._model(*args, **kwargs)
 
     def report(self) -> AttachReport:
         """Return what is being observed, and what fired so far. Waiting calls are counted first."""
         meta, total = self.snapshot()
         active = self._active
         rows = total.counts[:, CountColumn.ROWS].tolist()
-        names = tuple(point.name for point in meta.points)
+        view = View(meta.strategy) if active is None else active.view
+        fired = {
+            point.name: bool(seen)
+            for point, seen in zip(meta.points, rows, strict=True)
+            if view.points is None or point.name in view.points
+        }
         has_reference = any(point.observed_bound is not None for point in meta.points)
         return AttachReport(
             model=meta.model,
-            points=names,
-            observed=tuple(name for name, seen in zip(names, rows, strict=True) if seen),
-            skipped=MappingProxyType({}) if active is None else active.attachment.discovery.skipped,
-            strategy=meta.strategy,
+            points=tuple(fired),
+            observed=tuple(name for name, seen in fired.items() if seen),
+            skipped=view.skipped,
+            strategy=view.strategy,
             instrument=meta.instrument,
             reference=Reference.OBSERVED if has_reference else Reference.NONE,
             active=active is not None and active.engine.stopped is None,
@@ -67,6 +94,9 @@ class Watch:
             observed_calls=int(total.requests[RequestColumn.OBSERVED]),
             state_file=None if active is None else active.storage.path,
             notes=(self._note,) if active is None else active.notes(),
+            unread_calls=0 if active is None else active.engine.books.tally.unread,
+            cost=None if active is None else cost_of(active.engine, active.storage),
+            references=() if active is None else reference_units(active.storage, meta.points),
         )
 
     def flush(self) -> Window:
@@ -122,6 +152,13 @@ class Watch:
         return f"<Watch of {self._meta.model!r}: {state}>"
 
 
+class WatchArguments(TypedDict, total=False):
+    """Further arguments of `watch`; see there."""
+
+    reference: nn.Module | None
+    options: WatchOptions | None
+
+
 @final
 @dataclass(frozen=True, slots=True, eq=False)
 class _Active:
@@ -132,9 +169,32 @@ class _Active:
     storage: Storage
     gate: Gate
 
+    @property
+    def view(self) -> View:
+        """How the model is observed at present."""
+        attachment = self.attachment
+        if attachment.outlook is None:
+            return View(attachment.strategy, None, attachment.discovery.skipped, attachment.notes)
+        view = attachment.outlook.view
+        return replace(
+            view,
+            skipped=MappingProxyType({**attachment.discovery.skipped, **view.skipped}),
+            notes=(*attachment.notes, *view.notes),
+        )
+
     def notes(self) -> tuple[str, ...]:
         """Sentences for the report."""
-        notes = list(self.attachment.notes)
+        notes = list(self.view.notes)
+        if self.attachment.reference is not None:
+            notes.extend(self.attachment.reference.notes())
+        books = self.engine.books
+        notes.extend(books.remarks)
+        if books.tally.unread:
+            notes.append(
+                f"no point fired in {books.tally.unread} sampled calls, which do not count as "
+                "observed: layers that run after forward has returned (a generator), or that are "
+                "made anew at each call, cannot be seen"
+            )
         if self.engine.stopped is not None:
             notes.append(f"no longer observed: {self.engine.stopped}")
         elif not self.gate.attached:
@@ -146,21 +206,22 @@ class _Active:
 
 
 def watch(
-    model: nn.Module,
+    model: Callable[..., Any] | Session,
     *,
     name: str,
     profile: CalibrationProfile | str | PathLike[str] | None = None,
     state_dir: str | PathLike[str] | None = None,
     sample_rate: float = 0.01,
     capture: CaptureOptions | None = None,
-    options: WatchOptions | None = None,
+    **rarer: Unpack[WatchArguments],
 ) -> Watch:
     """Watch the activation ranges of a model that serves requests.
 
-    An eager module is observed *instead*: the sampled call itself runs on taps. A quantized PT2E
-    graph, eager or behind `torch.compile`, is observed *beside*: one row of a sampled request is
-    copied and replayed on another thread. Outputs are never changed, nothing is ever raised into
-    a request, and a request that is not sampled pays 0.5 us.
+    An eager module is observed *instead*: the sampled call itself runs on taps. What is compiled,
+    a quantized graph or an ONNX session is observed *beside*: one row of a sampled request is
+    copied and replayed on another thread. What cannot be opened (TorchScript, a package, any
+    callable) is observed at its *edges*: inputs and output. Outputs are never changed, nothing is
+    ever raised into a request, and a request that is not sampled pays 0.5 us.
 
     Limits: a forward that shallow-copies its own layers (`copy.copy`) runs the original in a
     sampled call, and so does a shallow copy of the watched root. A model pickled while watched
@@ -168,8 +229,9 @@ def watch(
     read `x`, the second is charged with what the first saw.
 
     Args:
-        model: What requests call: an eager `nn.Module`, or a PT2E `GraphModule` with or without
-            `torch.compile`.
+        model: What requests call: an `nn.Module`, eager, compiled or quantized, an
+            `onnxruntime.InferenceSession`, or any callable. Where nothing can be put in its way
+            (a function, an engine), requests must call the watch instead of it.
         name: Name of the model in files and metrics.
         profile: The calibration profile, or its path. Without one, sketches and extremes are
             recorded, but neither coverage nor exceedance.
@@ -179,13 +241,19 @@ def watch(
             that the budget allows.
         capture: Keep rows of requests, within these limits; needs a `state_dir`. Off by default:
             captures are inputs of users.
-        options: Everything else.
+        **rarer: `reference` and `options`.
+            reference: An FP32 version of the model, run beside on one copied row of each observed
+            request: its output is what the served one is compared with (harm without labels), and
+            a model that cannot be opened (TorchScript, an engine) has the reference's points. Its
+            modules are copied, its weights are shared; it must not draw random numbers.
+            options: Everything else.
 
     Raises:
         AttachError: Not a model, watched already, or nothing in it can be observed.
         ProfileMismatchError: The profile belongs to another model.
         ProfileError: The profile cannot be read.
         ConfigurationError: An argument or an environment variable is not usable.
+        TypeError: An argument of another name.
 
     Example:
         >>> import torch
@@ -195,7 +263,9 @@ def watch(
         ...     one.report().observed
         ('0:input',)
     """
-    options = options or WatchOptions()
+    if foreign := sorted(rarer.keys() - WatchArguments.__annotations__.keys()):
+        raise TypeError(f"watch() got an unexpected keyword argument {foreign[0]!r}")
+    options = rarer.get("options") or WatchOptions()
     _require_arguments(name, sample_rate)
     environment = _environment.read()
     folder = environment.state_dir if state_dir is None else Path(state_dir)
@@ -204,40 +274,49 @@ def watch(
             "capture was given but no state_dir, and captures are files; give state_dir or set "
             f"{_environment.CALIDRIFT_STATE_DIR}"
         )
+    if capture is not None and capture.encrypt:
+        KeyRing().require()
     off = _why_off(environment.disabled, folder)
     if off is not None:
-        return Watch(_meta(name, None, "", options), None, off)
+        return Watch(_meta(name, None, "", options), None, model, off)
     if profile is not None and not isinstance(profile, CalibrationProfile):
         profile = CalibrationProfile.load(profile)
-    attachment = plan_attachment(model, profile, outputs=options.outputs)
+    attachment = plan_attachment(AttachRequest(model, profile, options, rarer.get("reference")))
     ledger_stop: list[Engine] = []
 
     def exhausted() -> None:
         for engine in ledger_stop:
-            engine.stop("there were too many errors in a row")
+            engine.stop(AgentState.ERRORS, "there were too many errors in a row")
 
-    ledger = Ledger(name, exhausted)
+    ledger = Ledger(name, exhausted, strict=environment.strict)
     storage = Storage(folder, profile, capture, ledger)
     meta = _meta(name, attachment, "" if profile is None else profile.digest, options)
+    gate = Gate(attachment.seat.owner, attachment.seat.attribute)
+    sampler = Sampler(sample_rate, options.seed, options.key_salt.encode())
     parts = Parts(
-        gate=Gate(model),
+        gate=gate,
         table=attachment.table,
-        sampler=Sampler(sample_rate, options.seed),
+        sampler=sampler,
+        decider=Decider(gate, sampler, every=ForwardSignature.of(gate.owner).decodes),
         ledger=ledger,
         meta=meta,
         storage=storage,
         options=options,
         sample_rate=sample_rate,
     )
-    beside = attachment.strategy is Strategy.BESIDE
-    engine = Engine(parts, _SHADOW_QUEUE if beside else _PENDING)
+    engine = Engine(parts, _PENDING if attachment.make_shadow is None else _SHADOW_QUEUE)
     ledger_stop.append(engine)
-    _start(engine, parts, attachment, keep_inputs=capture is not None)
+    keep = Keep(
+        inputs=attachment.reference is not None,
+        batch=capture is not None,
+        output=attachment.keep_output or attachment.reference is not None,
+    )
+    _start(engine, parts, attachment, keep)
     register(engine)
-    return Watch(meta, _Active(engine, attachment, storage, parts.gate))
+    return Watch(meta, _Active(engine, attachment, storage, parts.gate), model)
 
 
-def _start(engine: Engine, parts: Parts, attachment: Attachment, *, keep_inputs: bool) -> None:
+def _start(engine: Engine, parts: Parts, attachment: Attachment, keep: Keep) -> None:
     observer: Instead | Beside
     shadow = None
     if attachment.make_shadow is None:
@@ -245,22 +324,38 @@ def _start(engine: Engine, parts: Parts, attachment: Attachment, *, keep_inputs:
             parts.gate,
             attachment.points,
             parts.table,
-            parts.sampler,
+            parts.decider,
             parts.ledger,
             engine.intake,
-            keep_inputs=keep_inputs,
+            keep=keep,
         )
     else:
         shadow = attachment.make_shadow(parts.ledger)
         observer = Beside(
             parts.gate,
             shadow,
-            parts.sampler,
+            parts.decider,
             parts.ledger,
             engine.intake,
-            keep_output=attachment.keep_output,
+            keep=keep,
+            reader=attachment.reader,
         )
-    engine.start(observer, shadow)
+    engine.start(observer, shadow, attachment.reference, _steps(parts, observer))
+
+
+def _steps(parts: Parts, observer: Instead | Beside) -> Steps | None:
+    """What tells decode steps from requests, for a model that may be called with a cache."""
+    signature = ForwardSignature.of(parts.gate.owner)
+    if not signature.decodes:
+        return None
+    return Steps(
+        parts.gate,
+        parts.decider,
+        observer,
+        signature,
+        parts.ledger,
+        limit=parts.options.steps_per_request,
+    )
 
 
 def _meta(
@@ -273,7 +368,7 @@ def _meta(
         started_ns=time.time_ns(),
         model=name,
         profile=digest,
-        instrument=Instrument.RANGE,
+        instrument=Instrument.RANGE if attachment is None else attachment.measured,
         strategy=Strategy.INSTEAD if attachment is None else attachment.strategy,
         agent_version=calidrift_agent.__version__,
         window_seconds=options.window_seconds,

@@ -3,7 +3,7 @@
 The proof behind the alarm, what it needs and what it cannot see: `README.md` in this folder.
 """
 
-from calidrift_analyzer.assess._assess import HARM_DB, LEARNING_FLOOR, assess
+from calidrift_analyzer.assess._assess import assess
 from calidrift_analyzer.assess._evidence import (
     exceedances_to_alarm,
     log_evidence,
@@ -11,15 +11,19 @@ from calidrift_analyzer.assess._evidence import (
     units_to_alarm,
 )
 from calidrift_analyzer.assess._intervals import interval, lower_bound
+from calidrift_analyzer.assess._landmarks import landmarks
+from calidrift_analyzer.assess._rules import HARM_DB, LEARNING_FLOOR, AssessRules
 from calidrift_analyzer.assess._stored import assess_stored
 
 __all__ = [
     "HARM_DB",
     "LEARNING_FLOOR",
+    "AssessRules",
     "assess",
     "assess_stored",
     "exceedances_to_alarm",
     "interval",
+    "landmarks",
     "log_evidence",
     "lower_bound",
     "smallest_detectable",

@@ -1,8 +1,8 @@
 """Assess a model: coverage, evidence, harm, and a verdict for each point and for the whole."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Final, final
 
 import numpy as np
@@ -11,12 +11,15 @@ from calidrift_agent._profile import CalibrationProfile, PointProfile
 from calidrift_agent._sketch import CELLS
 from calidrift_agent._state import empty_values
 from calidrift_agent._vocabulary import COUNT_COLUMNS, CountColumn
-from calidrift_agent.errors import ConfigurationError, ProfileMismatchError
+from calidrift_agent.errors import ProfileMismatchError
 from calidrift_analyzer.assess._evidence import smallest_detectable
 from calidrift_analyzer.assess._harm import Harm, harm_of
 from calidrift_analyzer.assess._intervals import interval
 from calidrift_analyzer.assess._model import assess_model
+from calidrift_analyzer.assess._rules import AssessRules
 from calidrift_analyzer.assess._sequential import Evidence, evidence_of
+from calidrift_analyzer.assess._service_level import service_levels
+from calidrift_analyzer.assess._triage import triage
 from calidrift_analyzer.assess._words import Findings, point_next_step, point_sentence
 from calidrift_analyzer.records import (
     ModelAssessment,
@@ -27,15 +30,11 @@ from calidrift_analyzer.records import (
     Verdict,
 )
 
-__all__ = ["HARM_DB", "LEARNING_FLOOR", "assess"]
+__all__ = ["assess"]
 
-HARM_DB: Final = 1.0
-"""Fall of predicted SQNR that counts as harm, dB: a sixth of a bit (6.02 dB per bit)."""
 SUSPICION_DB: Final = 6.02
 """Fall of predicted SQNR that is told without an alarm, dB: one bit. Measured without drift (512
 reference and 300 observed units, 5 distributions): in 0 to 8 % of runs; 1 dB in 0 to 22 %."""
-LEARNING_FLOOR: Final = 0.25
-"""A reference that cannot tell even this exceedance from bad luck is still learning."""
 
 _LN10: Final = math.log(10.0)
 _SEVERITY: Final = (
@@ -53,13 +52,12 @@ _DISQUIET: Final = 2
 
 @final
 @dataclass(frozen=True, slots=True)
-class _Rules:
-    """What every point of one model is judged by."""
+class _Judging:
+    """What every point of one model is judged by; `looked`: a silent point is a blind one."""
 
+    rules: AssessRules
     log_threshold: float
-    harm_db: float
-    learning_floor: float
-    model_units: int
+    looked: bool
     recent: Mapping[str, PointTotals]
 
 
@@ -67,10 +65,7 @@ def assess(
     totals: ModelTotals,
     history: ModelHistory,
     profile: CalibrationProfile | None,
-    *,
-    alpha: float = 0.05,
-    harm_db: float = HARM_DB,
-    learning_floor: float = LEARNING_FLOOR,
+    rules: AssessRules = AssessRules(),  # noqa: B008 - frozen, so one for all is safe
     recent: Mapping[str, PointTotals] | None = None,
 ) -> ModelAssessment:
     """Judge the traffic of one model against its calibration profile.
@@ -90,9 +85,7 @@ def assess(
         history: The same windows one by one.
         profile: The profile that the windows were compared with; `None` where there was none, or
             where it has not been collected.
-        alpha: False alarm probability over the whole life of the watch, all points together.
-        harm_db: Fall of predicted SQNR that counts as harm, dB.
-        learning_floor: Verdict `learning` while no exceedance up to this one can be detected.
+        rules: False alarm probability, what counts as harm, and the service level.
         recent: Sums of some points over the traffic since their drift began (`Alarm.since_ns`);
             their harm is judged on these. `assess_stored` fills it in.
 
@@ -101,24 +94,31 @@ def assess(
 
     Raises:
         ProfileMismatchError: The profile is another one, or of another instrument.
-        ConfigurationError: `alpha` is not between 0 and 1.
 
     Cost: about 2 ms per point, and 1 us per point and window.
     """
-    if not 0.0 < alpha < 1.0:
-        raise ConfigurationError(f"alpha must be above 0 and below 1, got {alpha}")
     _require_match(totals, profile)
     tested = () if profile is None else _tested(profile)
-    log_threshold = math.log(max(len(tested), 1) / alpha)
-    rules = _Rules(log_threshold, harm_db, learning_floor, totals.units, recent or {})
+    log_threshold = math.log(max(len(tested), 1) / rules.alpha)
+    looked = totals.units > 0 or totals.unread
+    judging = _Judging(rules, log_threshold, looked, recent or {})
     points = sorted(
         (
-            _assess_point(point, reference, history, rules)
+            _assess_point(point, reference, history, judging)
             for point, reference in _pairs(totals, profile)
         ),
         key=_badness,
     )
-    return assess_model(totals, tuple(points), profile, alpha, log_threshold)
+    return replace(
+        assess_model(totals, tuple(points), profile, rules.alpha, log_threshold),
+        service_levels=service_levels(history, profile, rules),
+        standing_out=_standing_out(points, rules.alpha),
+    )
+
+
+def _standing_out(points: Sequence[PointAssessment], alpha: float) -> tuple[str, ...]:
+    now = ((one.name, one.log10_evidence_now) for one in points)
+    return triage({name: value * _LN10 for name, value in now if value is not None}, alpha)
 
 
 def _require_match(totals: ModelTotals, profile: CalibrationProfile | None) -> None:
@@ -165,18 +165,18 @@ def _never_listed(name: str) -> PointTotals:
 
 
 def _assess_point(
-    totals: PointTotals, reference: PointProfile, history: ModelHistory, rules: _Rules
+    totals: PointTotals, reference: PointProfile, history: ModelHistory, judging: _Judging
 ) -> PointAssessment:
     bound = reference.observed_bound
-    judged = rules.recent.get(totals.name, totals)
+    judged = judging.recent.get(totals.name, totals)
     harm = harm_of(judged, reference)
     evidence: Evidence | None = None
     detectable: float | None = None
     if bound is not None:
-        detectable = smallest_detectable(bound.rank, bound.units, rules.log_threshold)
+        detectable = smallest_detectable(bound.rank, bound.units, judging.log_threshold)
         if totals.units:
-            evidence = evidence_of(history, totals.name, bound, rules.log_threshold)
-    verdict = _verdict(totals, reference, evidence, harm, detectable, rules)
+            evidence = evidence_of(history, totals.name, bound, judging.log_threshold)
+    verdict = _verdict(totals, reference, evidence, harm, detectable, judging)
     findings = Findings(
         verdict=verdict,
         totals=totals,
@@ -184,8 +184,8 @@ def _assess_point(
         harm=harm,
         detectable=detectable,
         evidence=evidence,
-        log10_threshold=rules.log_threshold / _LN10,
-        harmful=harm.is_harmful(rules.harm_db if bound is None else SUSPICION_DB) is True,
+        log10_threshold=judging.log_threshold / _LN10,
+        harmful=harm.is_harmful(judging.rules.harm_db if bound is None else SUSPICION_DB) is True,
     )
     referenced = bound is not None
     sketch = judged.sketch()
@@ -205,6 +205,7 @@ def _assess_point(
         reference_rank=bound.rank if bound else None,
         reference_units=bound.units if bound else None,
         log10_evidence=evidence.log10_largest if evidence else None,
+        log10_evidence_now=evidence.log10_latest if evidence else None,
         alarm=evidence.alarm if evidence else None,
         suspected=findings.suspected,
         exceedances_to_alarm=evidence.to_alarm if evidence else None,
@@ -230,17 +231,16 @@ def _verdict(
     evidence: Evidence | None,
     harm: Harm,
     detectable: float | None,
-    rules: _Rules,
+    judging: _Judging,
 ) -> Verdict:
-    if totals.units == 0:
-        expected = reference.observed_bound is not None and rules.model_units > 0
-        return Verdict.BLIND if expected else Verdict.NO_DATA
-    if evidence is None:
-        return Verdict.NO_REFERENCE
+    if reference.observed_bound is None:
+        return Verdict.NO_REFERENCE if totals.rows else Verdict.NO_DATA
+    if evidence is None:  # there are no units
+        return Verdict.BLIND if judging.looked else Verdict.NO_DATA
     if evidence.alarm is not None:
-        harmless = harm.is_harmful(rules.harm_db) is False
+        harmless = harm.is_harmful(judging.rules.harm_db) is False
         return Verdict.DRIFTED_HARMLESS if harmless else Verdict.DRIFTED_HARMFUL
-    if detectable is None or detectable > rules.learning_floor:
+    if detectable is None or detectable > judging.rules.learning_floor:
         return Verdict.LEARNING
     return Verdict.NOT_DRIFTED
 

@@ -1,11 +1,12 @@
 """From judged points to the verdict about a model."""
 
 import math
+from enum import StrEnum
 from typing import Final
 
 from calidrift_agent._profile import CalibrationProfile
 from calidrift_agent._state import ReferenceFigures
-from calidrift_agent._vocabulary import RequestColumn
+from calidrift_agent._vocabulary import DropReason, RequestColumn, Stage
 from calidrift_analyzer.assess._evidence import smallest_detectable, units_to_alarm
 from calidrift_analyzer.assess._intervals import interval, lower_bound
 from calidrift_analyzer.assess._words import model_next_step, model_sentence
@@ -49,7 +50,8 @@ def assess_model(
         else "the service has no calibration profile"
     )
     served = int(totals.requests[RequestColumn.SEEN])
-    observed = int(totals.requests[RequestColumn.OBSERVED])
+    observed = totals.observed
+    errors = _happened(totals, RequestColumn.ERROR_FIRST, Stage)
     referenced = any(point.observed_bound is not None for point in points)
     detection = _detection(totals, profile, log_threshold)
     return ModelAssessment(
@@ -58,7 +60,9 @@ def assess_model(
         instrument=totals.instrument,
         verdict=verdict,
         sentence=model_sentence(verdict, points, alarm, why_not),
-        next_step=model_next_step(verdict, points, "" if profile is not None else totals.profile),
+        next_step=model_next_step(
+            verdict, points, "" if profile is not None else totals.profile, errors=bool(errors)
+        ),
         points=points,
         alpha=alpha,
         log10_threshold=log_threshold / _LN10,
@@ -77,8 +81,17 @@ def assess_model(
         seconds_to_detect=detection[2],
         first_ns=totals.first_ns,
         last_ns=totals.last_ns,
+        observed=observed,
+        errors=errors,
+        dropped=_happened(totals, RequestColumn.DROP_FIRST, DropReason),
         reference=ReferenceFigures.of(totals.requests),
     )
+
+
+def _happened(totals: ModelTotals, first: int, words: type[StrEnum]) -> dict[str, int]:
+    """Counters of a closed list that are not 0."""
+    counted = {word.value: int(totals.requests[first + at]) for at, word in enumerate(words)}
+    return {word: times for word, times in counted.items() if times}
 
 
 def _segments(totals: ModelTotals) -> tuple[SegmentCoverage, ...]:
@@ -91,8 +104,10 @@ def _segments(totals: ModelTotals) -> tuple[SegmentCoverage, ...]:
 
 def _model_verdict(totals: ModelTotals, points: tuple[PointAssessment, ...]) -> Verdict:
     found = {point.verdict for point in points}
-    if totals.units == 0:
-        return Verdict.NO_DATA
+    if totals.unread:
+        return Verdict.BLIND
+    if totals.units == 0:  # counted only where there is a bound
+        return Verdict.NO_REFERENCE if Verdict.NO_REFERENCE in found else Verdict.NO_DATA
     for verdict in (Verdict.DRIFTED_HARMFUL, Verdict.BLIND, Verdict.DRIFTED_HARMLESS):
         if verdict in found:
             return verdict

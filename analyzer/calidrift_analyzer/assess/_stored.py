@@ -3,6 +3,7 @@
 from collections import defaultdict
 
 from calidrift_analyzer.assess._assess import assess
+from calidrift_analyzer.assess._rules import AssessRules
 from calidrift_analyzer.errors import NoDataError
 from calidrift_analyzer.records import ModelAssessment, PointTotals
 from calidrift_analyzer.store import Store
@@ -11,7 +12,11 @@ __all__ = ["assess_stored"]
 
 
 def assess_stored(
-    store: Store, model: str, *, profile: str | None = None, alpha: float = 0.05
+    store: Store,
+    model: str,
+    *,
+    profile: str | None = None,
+    rules: AssessRules = AssessRules(),  # noqa: B008 - frozen, so one for all is safe
 ) -> ModelAssessment:
     """Assess one model from the store.
 
@@ -22,7 +27,7 @@ def assess_stored(
         store: The store, after a collect run.
         model: Name of the model.
         profile: Digest of the profile; default: the one that was recorded last.
-        alpha: False alarm probability over the whole life of the watch, all points together.
+        rules: False alarm probability, what counts as harm, and the service level.
 
     Returns:
         The assessment. It is not recorded; `store.outcomes.record_assessment` does that.
@@ -44,7 +49,7 @@ def assess_stored(
     totals = store.totals(model, profile)
     history = store.history(model, profile)
     reference = store.profile(profile)
-    first = assess(totals, history, reference, alpha=alpha)
+    first = assess(totals, history, reference, rules)
     begins: defaultdict[int, list[str]] = defaultdict(list)
     for point in first.points:
         if point.alarm is not None:
@@ -53,4 +58,4 @@ def assess_stored(
     for since_ns, names in begins.items():
         later = store.totals(model, profile, since_ns=since_ns)
         recent |= {point.name: point for point in later.points if point.name in names}
-    return assess(totals, history, reference, alpha=alpha, recent=recent) if recent else first
+    return assess(totals, history, reference, rules, recent) if recent else first

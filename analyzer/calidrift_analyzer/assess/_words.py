@@ -32,10 +32,12 @@ _NEXT = {
         "state_dirs, and that requests arrive"
     ),
     Verdict.BLIND: (
-        "check that the served model still runs these modules, and that the profile belongs to it"
+        "check that the served model still runs these modules, and that the profile belongs to it; "
+        "layers behind a generator, or made anew at each call, cannot be observed"
     ),
 }
 _NON_FINITE = "find out where NaN and Inf come from; new ranges cannot repair them"
+_ERRORS = "find out from the service's log why the agent fails: it did not see all that it sampled"
 _HALFWAY = 0.5
 """Share of the way to the alarm, in powers of ten, from which a point is suspected."""
 
@@ -80,7 +82,7 @@ class Findings:
         """No alarm, but no calm either."""
         if self.evidence is not None and self.evidence.alarm is not None:
             return False
-        return self.totals.units > 0 and (self.nearly or self.harmful)
+        return self.totals.rows > 0 and (self.nearly or self.harmful)
 
     @property
     def non_finite(self) -> str:
@@ -107,14 +109,19 @@ def point_next_step(found: Findings) -> str:
     return _NON_FINITE if found.verdict is Verdict.NOT_DRIFTED else f"{_NON_FINITE}; then {step}"
 
 
-def model_next_step(verdict: Verdict, points: tuple[PointAssessment, ...], uncollected: str) -> str:
+def model_next_step(
+    verdict: Verdict, points: tuple[PointAssessment, ...], uncollected: str, *, errors: bool
+) -> str:
     """Say what to do about the model: what its worst point needs, where that says more.
 
     Args:
         verdict: Verdict about the model.
         points: Its points, worst first.
         uncollected: Digest of the profile that the service uses, where it was not collected.
+        errors: Whether the agents counted errors, so that calm figures may not be the whole truth.
     """
+    if errors and verdict in (Verdict.NOT_DRIFTED, Verdict.NO_DATA):
+        return _ERRORS
     if uncollected:
         return (
             f"check that profiles/{uncollected}.json in the state_dir of the service is there and "
@@ -154,14 +161,14 @@ def _cost(harm: Harm) -> str:
         return "what that costs cannot be predicted, because a sketch or a range is missing"
     clipped = _percent(harm.production.clipped_energy_share)
     where = "the range an absmax quantizer would have" if harm.assumed else "the frozen range"
-    return f"at {where} {_moved(harm.change_db)} and {clipped} of the energy is clipped"
+    return f"predicted at {where}: {_moved(harm.change_db)}, {clipped} of the energy clipped"
 
 
 def _moved(change_db: float) -> str:
     if abs(change_db) < 0.05:
-        return "predicted SQNR stayed the same"
+        return "SQNR stayed the same"
     moved = "fell" if change_db < 0 else "rose"
-    return f"predicted SQNR {moved} by {abs(change_db):.1f} dB"
+    return f"SQNR {moved} by {abs(change_db):.1f} dB"
 
 
 def point_sentence(found: Findings) -> str:
@@ -174,10 +181,12 @@ def _sentence(found: Findings) -> str:
     if found.verdict is Verdict.NO_DATA:
         return "no unit was observed here"
     if found.verdict is Verdict.BLIND:
-        return "it fired in calibration, but never in production while requests were observed"
+        return "it fired in calibration, but never in production, although requests were sampled"
     bound, totals = found.bound, found.totals
     if bound is None:
-        seen = f"{_units(totals.units)} observed, but there is no bound to compare them with"
+        rows = f"{totals.rows:,} row" if totals.rows == 1 else f"{totals.rows:,} rows"
+        seen = f"{rows} observed, but there is no bound to compare them with"
+        seen = f"{seen}{_clipped(totals)}"
         return f"{seen}; yet {_cost(found.harm)}" if found.harmful else seen
     if found.evidence is not None and found.evidence.alarm is not None:
         little = "" if found.verdict is Verdict.DRIFTED_HARMFUL else ", but it does little harm"
@@ -186,6 +195,16 @@ def _sentence(found: Findings) -> str:
             f"{_since(found.evidence.alarm)}; {_cost(found.harm)}"
         )
     return _without_alarm(found, bound)
+
+
+def _clipped(totals: PointTotals) -> str:
+    """Say how much was clipped where that was measured; with nothing clipped, nothing."""
+    counts = totals.counts
+    clipped = int(counts[CountColumn.CLIP_LOW] + counts[CountColumn.CLIP_HIGH])
+    if not clipped:
+        return ""
+    share = clipped / int(counts[CountColumn.CLIP_ELEMENTS])
+    return f"; {_percent(share)} of the values that its quantizer saw were clipped"
 
 
 def _without_alarm(found: Findings, bound: ObservedBound) -> str:
@@ -237,6 +256,8 @@ def model_sentence(
         parts.append("nothing was observed")
     elif verdict is Verdict.NO_REFERENCE:
         parts.append(f"traffic was observed, but {why_not}")
+    elif verdict is Verdict.BLIND and not blind:
+        parts.append("requests were sampled, but no point fired in any of them")
     elif verdict is Verdict.LEARNING:
         parts.append(
             f"the reference is too small to judge {_points(count[Verdict.LEARNING])} of "
@@ -250,7 +271,7 @@ def model_sentence(
         parts.append(_drift(drifted, count[Verdict.DRIFTED_HARMFUL], len(points), alarm))
     if blind:
         parts.append(f"{_points(blind)} of {len(points)} never fired and cannot be judged")
-    if suspected:
+    if suspected and not drifted:
         parts.append(_suspicion(suspected, len(points)))
     if count[Verdict.NO_REFERENCE] and verdict is not Verdict.NO_REFERENCE:
         parts.append(f"{_points(count[Verdict.NO_REFERENCE])} without a reference")
@@ -276,7 +297,7 @@ def _suspicion(suspected: list[PointAssessment], points: int) -> str:
     if not known:
         return said
     worst = min(known, key=lambda one: one.sqnr_change_db or 0.0)
-    return f"{said}, worst {worst.name} ({_moved(worst.sqnr_change_db or 0.0)})"
+    return f"{said}, worst {worst.name} (predicted {_moved(worst.sqnr_change_db or 0.0)})"
 
 
 def _points(count: int) -> str:

@@ -5,17 +5,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
-from calidrift_analyzer.assess import assess, assess_stored
-from calidrift_analyzer.cli._output import Output
+from calidrift_analyzer.assess import AssessRules, assess, assess_stored
+from calidrift_analyzer.cli._output import Output, moment
 from calidrift_analyzer.collect import CollectReport, collect
-from calidrift_analyzer.config import AnalyzerConfig
+from calidrift_analyzer.config import CONFIG_NAME, AnalyzerConfig
 from calidrift_analyzer.errors import NoDataError
 from calidrift_analyzer.records import ModelAssessment, record_document
 from calidrift_analyzer.store import Store
 
 __all__ = ["Assessed", "assess_models", "interval_text", "note_skipped"]
-
-_ALPHA = 0.05
 
 
 @final
@@ -46,6 +44,7 @@ def assess_models(config: AnalyzerConfig, model: str | None, output: Output) -> 
         NoDataError: The named model is neither declared nor recorded, or there is none at all.
         StoreError: The database cannot be used.
     """
+    _require_a_place(config)
     with Store.open(config.database) as store:
         with output.progress("collecting"):
             collected = collect(config.state_dirs, store)
@@ -55,7 +54,11 @@ def assess_models(config: AnalyzerConfig, model: str | None, output: Output) -> 
                 store.outcomes.record_assessment(
                     assessment, json.dumps(record_document(assessment))
                 )
-        beside = [remark for assessment in found for remark in _beside(store, assessment)]
+        beside = [
+            remark
+            for assessment in found
+            for remark in (*_beside(store, assessment), *_not_loaded(store, assessment))
+        ]
     note_skipped(output, collected)
     for remark in beside:
         output.note(remark)
@@ -76,10 +79,35 @@ def _beside(store: Store, assessment: ModelAssessment) -> list[str]:
         f"reported last; traffic at the same time under profile {other.profile[:12] or '(none)'} "
         "is not part of it: some processes serve another version"
         for other in store.observed(assessment.model)
-        if assessment.units
+        if assessment.last_ns
         and other.profile != assessment.profile
         and other.last_ns > assessment.first_ns
     ]
+
+
+def _not_loaded(store: Store, assessment: ModelAssessment) -> list[str]:
+    """Say that the registry's current version is not the one whose traffic is judged."""
+    moves = store.outcomes.versions(assessment.model)
+    if not moves or moves[0].profile == assessment.profile:
+        return []
+    current = moves[0]
+    reported = {one.profile: one.last_ns for one in store.observed(assessment.model)}
+    if reported.get(current.profile, 0) > current.created_ns:
+        return []
+    return [
+        f"{assessment.model}: {current.version} is the registry's current version since "
+        f"{moment(current.created_ns)}, but no process has reported under its profile since then; "
+        "what follows is about another version, until the service loads this one"
+    ]
+
+
+def _require_a_place(config: AnalyzerConfig) -> None:
+    """Refuse to make a database where `calidrift` was called in the wrong folder."""
+    if config.source is None and not config.state_dirs and not config.database.exists():
+        raise NoDataError(
+            f"there is no {CONFIG_NAME} in {config.database.parent}, and nothing was recorded "
+            "there; go to the folder where it is, or name it: --config FILE"
+        )
 
 
 def _names(store: Store, config: AnalyzerConfig, model: str | None) -> Sequence[str]:
@@ -103,16 +131,16 @@ def _names(store: Store, config: AnalyzerConfig, model: str | None) -> Sequence[
 
 def _assess(store: Store, model: str, config: AnalyzerConfig) -> ModelAssessment:
     declared = config.models.get(model)
-    alpha = _ALPHA if declared is None else declared.alpha
+    rules = AssessRules() if declared is None else AssessRules.of(declared)
     if not store.observed(model):  # declared only: that there is no data is the answer
-        return assess(store.totals(model, ""), store.history(model, ""), None, alpha=alpha)
-    return assess_stored(store, model, alpha=alpha)
+        return assess(store.totals(model, ""), store.history(model, ""), None, rules)
+    return assess_stored(store, model, rules=rules)
 
 
 def interval_text(low: float, high: float) -> str:
     """Write the bounds of a proportion in percent.
 
-    >>> interval_text(0.0, 0.0362), interval_text(0.99, 1.0)
-    ('0 to 3.62 %', '99 to 100 %')
+    >>> interval_text(0.0, 0.0362), interval_text(0.99, 1.0), interval_text(6e-7, 0.0176)
+    ('0 to 3.62 %', '99 to 100 %', '0 to 1.76 %')
     """
-    return f"{100 * low:.3g} to {100 * high:.3g} %"
+    return f"{0.0 if low < 1e-5 else 100 * low:.3g} to {100 * high:.3g} %"

@@ -12,7 +12,7 @@ from calidrift_analyzer.records import Interval, ModelAssessment, PointAssessmen
 
 __all__ = ["coverage", "show_coverage"]
 
-_WIDE_HEADINGS: Final = ("elements in the clip range", "clipped energy", "reference units")
+_WIDE_HEADINGS: Final = ("elements in the clip range", "clipped (measured)", "reference units")
 
 
 def coverage(

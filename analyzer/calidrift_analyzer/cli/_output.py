@@ -7,6 +7,7 @@ text. Progress and remarks go to standard error, progress only where that is a t
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from math import isfinite
 from typing import final
 
@@ -24,7 +25,7 @@ from rich.text import Text
 
 from calidrift_agent._command_line import Invocation
 
-__all__ = ["Output", "Progress", "count", "decibels", "number", "share"]
+__all__ = ["Output", "Progress", "count", "decibels", "moment", "number", "share"]
 
 _WIDTH_OF_A_FILE = 160
 """Columns where standard output is no terminal: `calidrift status | less -S` loses nothing."""
@@ -158,11 +159,13 @@ def number(value: float | int | None, digits: int = 3) -> str:
 def share(value: float | None) -> str:
     """Write a ratio in percent.
 
-    >>> share(0.9512), share(1.0), share(0.99996), share(None)
-    ('95.1 %', '100 %', '<100 %', '-')
+    >>> share(0.9512), share(1.0), share(0.99996), share(4.8e-8), share(None)
+    ('95.1 %', '100 %', '<100 %', '<0.001 %', '-')
     """
     if value is None or not isfinite(value):
         return "-"
+    if 0 < value < 1e-5:
+        return "<0.001 %"
     text = f"{100 * value:.3g}"
     if text == "100" and value < 1:
         return "<100 %"
@@ -176,6 +179,17 @@ def count(number: int, what: str) -> str:
     ('1 unit', '1,200 units')
     """
     return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
+
+
+def moment(time_ns: int) -> str:
+    """Write a moment, given in UTC nanoseconds; 0 is none.
+
+    >>> moment(1_800_000_000_000_000_000), moment(0)
+    ('2027-01-15 08:00:00 UTC', '-')
+    """
+    if not time_ns:
+        return number(None)
+    return datetime.fromtimestamp(time_ns / 1e9, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def decibels(value: float | None, sign: str = "-") -> str | None:

@@ -2,14 +2,14 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import numpy as np
 import typer
 
 from calidrift_agent._command_line import Invocation, jsonable
 from calidrift_analyzer.cli._assessed import note_skipped
-from calidrift_analyzer.cli._output import Output, number, share
+from calidrift_analyzer.cli._output import Output, count, number, share
 from calidrift_analyzer.collect import collect
 from calidrift_analyzer.config import AnalyzerConfig, ModelContract, load_config
 from calidrift_analyzer.cycle import StoredPool, stored_pool
@@ -19,6 +19,9 @@ from calidrift_analyzer.select import select as select_requests
 from calidrift_analyzer.store import Store
 
 __all__ = ["select"]
+
+_SHOWN: Final = 12
+"""Picks that people see; the file and --json have all."""
 
 
 def select(
@@ -68,6 +71,8 @@ def select(
     _save(target, document)
     _show(out, contract, stored, selection)
     out.show(f"saved as {target}")
+    if selection.ids:
+        out.show(f"next: calidrift recalibrate {name}")
     out.document({**document, "saved": target})
 
 
@@ -162,9 +167,11 @@ def _show(out: Output, contract: ModelContract, stored: StoredPool, selection: S
             ("request", "picked by", "segment", "worst point", "maximum / bound"),
             [
                 (one, why, segments[one] or "-", worst[one][0], number(worst[one][1]))
-                for one, why in zip(selection.ids, selection.picked_by, strict=True)
+                for one, why in list(zip(selection.ids, selection.picked_by, strict=True))[:_SHOWN]
             ],
         )
+        if len(selection.ids) > _SHOWN:
+            out.show(f"and {count(len(selection.ids) - _SHOWN, 'request')} more, all in the file")
         by = ", ".join(f"{name or 'no segment'} {n}" for name, n in selection.by_segment.items())
         out.show(f"by segment: {by}")
     if selection.attainable > 0:

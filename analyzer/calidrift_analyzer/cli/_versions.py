@@ -31,7 +31,7 @@ def announce(
         for status in list_versions(registry, version.model)
     ]
     out.table(f"{version.model}: versions in {registry}", ("version", "serves", "state"), rows)
-    out.show(f"{action.replace('_', ' ')}: {version.id} serves now")
+    out.show(f"{action.replace('_', ' ')}: {version.id} serves now, in every process that loads it")
     out.document(
         {
             "action": action,

@@ -57,6 +57,12 @@ class ModelSettings(BaseModel):
         float, Field(ge=0, le=1, description="a number from 0 to 1 (0.01 is one point)")
     ] = 0.01
     alpha: Annotated[float, Field(gt=0, lt=1, description="a number above 0 and below 1")] = 0.05
+    tolerance: Annotated[
+        float, Field(gt=0, lt=1, description="a number above 0 and below 1 (0.01 is one percent)")
+    ] = 0.01
+    average_run_length: Annotated[
+        float, Field(ge=1, allow_inf_nan=False, description="a number of windows from 1")
+    ] = 100_000.0
     select_budget: Annotated[int, Field(ge=1, description="a whole number from 1")] = 64
     random_share: Annotated[float, Field(ge=0, le=1, description="a number from 0 to 1")] = 0.25
     min_size_ratio: Annotated[

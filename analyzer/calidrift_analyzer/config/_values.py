@@ -32,6 +32,8 @@ class ModelContract:
         coverage_target: Least lower 95 % bound of held-out request coverage, in (0, 1).
         max_accuracy_drop: Most that accuracy may fall below FP32, absolute, in [0, 1].
         alpha: False alarm probability over the whole life of a watch, all points together.
+        tolerance: Share of units that may leave the observed bounds: the service level, in (0, 1).
+        average_run_length: Windows between two false alarms of the renewable alarm, at least 1.
         select_budget: Most captured requests to add to the calibration set.
         random_share: Share of the budget that is drawn at random, in [0, 1].
         min_size_ratio: Least FP32 bytes ÷ INT8 bytes of the planned tensors with their scales.
@@ -50,6 +52,8 @@ class ModelContract:
     coverage_target: float = 0.95
     max_accuracy_drop: float = 0.01
     alpha: float = 0.05
+    tolerance: float = 0.01
+    average_run_length: float = 100_000.0
     select_budget: int = 64
     random_share: float = 0.25
     min_size_ratio: float = 3.9

@@ -3,16 +3,16 @@
 from typing import TYPE_CHECKING, Any
 
 from calidrift_analyzer.contract._process import Progress, run_in_child
+from calidrift_analyzer.contract._protocols import (
+    Calibration,
+    Evaluate,
+    Evaluation,
+    ExampleInputs,
+    Factory,
+    Split,
+)
 
 if TYPE_CHECKING:
-    from calidrift_analyzer.contract._protocols import (
-        Calibration,
-        Evaluate,
-        Evaluation,
-        ExampleInputs,
-        Factory,
-        Split,
-    )
     from calidrift_analyzer.contract._user_code import UserCode
 
 __all__ = [
@@ -29,9 +29,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # The protocols name torch types; a parent that only spawns children need not import torch.
-    if name not in __all__:
+    # It needs torch, which a parent that only spawns children need not import.
+    if name != "UserCode":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from calidrift_analyzer.contract import _protocols, _user_code
+    from calidrift_analyzer.contract import _user_code
 
-    return getattr(_user_code if name == "UserCode" else _protocols, name)
+    return _user_code.UserCode

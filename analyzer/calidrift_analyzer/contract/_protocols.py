@@ -1,16 +1,20 @@
 """What a model's owner provides: four callables, named in `calidrift.toml`."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Protocol, final
+from typing import TYPE_CHECKING, Any, Protocol, final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from torch import nn
 
 from calidrift_analyzer.errors import ContractError
+
+if TYPE_CHECKING:
+    from torch import nn  # a parent that only spawns children need not import torch
 
 __all__ = ["Calibration", "Evaluate", "Evaluation", "ExampleInputs", "Factory", "Split"]
 
@@ -40,6 +44,10 @@ class Evaluation:
         correct: Score of each sample in [0, 1] (a bool for a right or wrong answer). Leave both
             out where there are no labels: then models are judged by agreement with FP32.
         segments: Segment of each sample, for the worst one; optional.
+        groups: Group of each sample; optional. Samples of one group tell nearly the same (one
+            picture in several lights, one user's session), so intervals take groups as
+            independent, not samples, and a group is one held-out request: one of its rows, drawn
+            at random. The model's rows must then be the samples, one by one.
 
     Examples:
         >>> Evaluation(correct=[True, False, True, True]).metric
@@ -49,6 +57,7 @@ class Evaluation:
     metric: float | None = None
     correct: ArrayLike | None = None
     segments: Sequence[str] | None = None
+    groups: Sequence[Any] | None = None
 
     def __post_init__(self) -> None:
         if self.correct is None:
@@ -69,11 +78,12 @@ class Evaluation:
                     f"{mean:.6g}; the metric must be that mean, or left out"
                 )
             object.__setattr__(self, "metric", mean)
-            if self.segments is not None and len(self.segments) != scores.size:
-                raise ContractError(
-                    f"an Evaluation has {len(self.segments)} segments for {scores.size} samples; "
-                    "give one per sample"
-                )
+            for name, given in (("segments", self.segments), ("groups", self.groups)):
+                if given is not None and len(given) != scores.size:
+                    raise ContractError(
+                        f"an Evaluation has {len(given)} {name} for {scores.size} samples; "
+                        "give one per sample"
+                    )
 
     @property
     def scores(self) -> NDArray[np.float64] | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from calidrift_agent._profile import CalibrationProfile
 from calidrift_agent._registry import PROFILE_FILE
-from calidrift_analyzer.assess import assess, assess_stored
+from calidrift_analyzer.assess import AssessRules, assess, assess_stored
 from calidrift_analyzer.collect import collect
 from calidrift_analyzer.config import AnalyzerConfig, ModelContract
 from calidrift_analyzer.contract import Progress
@@ -117,13 +117,14 @@ def collect_and_assess(
         The outcome of a cycle that ends here.
     """
     collected = collect(config.state_dirs, store)
+    rules = AssessRules.of(contract)
     if store.observed(contract.name):
-        assessment = assess_stored(store, contract.name, alpha=contract.alpha)
+        assessment = assess_stored(store, contract.name, rules=rules)
         document = json.dumps(record_document(assessment))
         store.outcomes.record_assessment(assessment, document)
     else:
         totals, history = store.totals(contract.name, ""), store.history(contract.name, "")
-        assessment = assess(totals, history, None, alpha=contract.alpha)
+        assessment = assess(totals, history, None, rules)
     return CycleOutcome(collected=collected, assessment=assessment, sentence=assessment.sentence)
 
 

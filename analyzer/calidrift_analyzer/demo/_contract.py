@@ -58,7 +58,8 @@ class DigitsContract:
             split: `select`, `gate` or `report`.
 
         Returns:
-            Which pictures were classified rightly, with the condition as segment.
+            Which pictures were classified rightly, with the condition as segment. The four views
+            of one picture are one group: they are not four independent requests.
         """
         seen = pictures(Part(split), self._seed, _EVERY_CONDITION)
         with torch.no_grad():
@@ -69,4 +70,5 @@ class DigitsContract:
         return Evaluation(
             correct=np.concatenate(guesses) == seen.labels,
             segments=[str(condition) for condition in seen.conditions],
+            groups=seen.sources.tolist(),
         )

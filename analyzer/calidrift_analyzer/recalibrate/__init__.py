@@ -1,21 +1,17 @@
 """New ranges: candidates from production sketches, or from the calibration set and samples.
 
-The work runs in a child process. The names that need torch are loaded when they are first used.
+The work runs in a child process. What user code needs of the contract is found here as well.
 """
 
-from typing import TYPE_CHECKING, Any
-
+from calidrift_analyzer.contract import (
+    Calibration,
+    Evaluate,
+    Evaluation,
+    ExampleInputs,
+    Factory,
+    Split,
+)
 from calidrift_analyzer.recalibrate._recalibrate import recalibrate
-
-if TYPE_CHECKING:
-    from calidrift_analyzer.contract import (
-        Calibration,
-        Evaluate,
-        Evaluation,
-        ExampleInputs,
-        Factory,
-        Split,
-    )
 
 __all__ = [
     "Calibration",
@@ -26,11 +22,3 @@ __all__ = [
     "Split",
     "recalibrate",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from calidrift_analyzer import contract
-
-    return getattr(contract, name)

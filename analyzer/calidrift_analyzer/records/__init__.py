@@ -9,10 +9,12 @@ from calidrift_analyzer.records._archive import (
 )
 from calidrift_analyzer.records._assessment import (
     Alarm,
+    Breach,
     Interval,
     ModelAssessment,
     PointAssessment,
     SegmentCoverage,
+    ServiceLevel,
     Verdict,
 )
 from calidrift_analyzer.records._candidates import (
@@ -56,6 +58,7 @@ from calidrift_analyzer.records._windows import (
     ModelTotals,
     ObservedModel,
     PointTotals,
+    SegmentHistory,
     SegmentTotals,
 )
 
@@ -64,6 +67,7 @@ __all__ = [
     "Alarm",
     "AlarmRow",
     "AssessmentRow",
+    "Breach",
     "Candidate",
     "CandidatePool",
     "CandidateScore",
@@ -88,8 +92,10 @@ __all__ = [
     "PromotedVersion",
     "SegmentAccuracy",
     "SegmentCoverage",
+    "SegmentHistory",
     "SegmentTotals",
     "Selection",
+    "ServiceLevel",
     "Sizes",
     "Source",
     "Suspicion",

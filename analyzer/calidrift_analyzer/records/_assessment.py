@@ -1,17 +1,21 @@
 """What an assessment says: figures, verdicts, and the words that go with them."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import final
 
+from calidrift_agent._state import ReferenceFigures
 from calidrift_agent._vocabulary import Instrument
 
 __all__ = [
     "Alarm",
+    "Breach",
     "Interval",
     "ModelAssessment",
     "PointAssessment",
     "SegmentCoverage",
+    "ServiceLevel",
     "Verdict",
 ]
 
@@ -98,6 +102,7 @@ class PointAssessment:
         reference_units: n.
         log10_evidence: Largest log10 e-value so far (latched); the alarm stands at
             `ModelAssessment.log10_threshold`.
+        log10_evidence_now: The log10 e-value at the last look, which may have fallen since.
         alarm: The first crossing.
         suspected: No alarm, yet no calm either: the evidence is at least halfway (in powers of ten)
             to the alarm; or more energy is clipped and predicted SQNR has fallen by 6 dB (1 dB
@@ -132,6 +137,7 @@ class PointAssessment:
     reference_rank: int | None = None
     reference_units: int | None = None
     log10_evidence: float | None = None
+    log10_evidence_now: float | None = None
     alarm: Alarm | None = None
     suspected: bool = False
     exceedances_to_alarm: int | None = None
@@ -148,6 +154,56 @@ class PointAssessment:
     highest: float | None = None
     nan_elements: int = 0
     infinite_elements: int = 0
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Breach:
+    """The first look at which more units had left the ranges than is tolerated.
+
+    Attributes:
+        end_ns: End of that window, UTC nanoseconds.
+        units: Units observed up to then.
+        outside: Those of them outside the observed bound of some point.
+    """
+
+    end_ns: int
+    units: int
+    outside: int
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceLevel:
+    """How many units leave the ranges, of all traffic or of one segment, and whether too many.
+
+    Attributes:
+        segment: The segment; None for all traffic.
+        units: Units observed.
+        outside: Units outside the observed bound of some point.
+        share: Their share, with bounds that hold at all looks together (95 %).
+        declared: The share that the configuration tolerates.
+        tolerance: The tolerated share in force: the declared one, or more where the reference is
+            too small to promise it.
+        log10_evidence: Largest log10 e-value so far (latched).
+        log10_threshold: Where it becomes a breach.
+        breach: The first crossing.
+        changes_ns: Ends of the windows at which the renewable alarm was raised, UTC nanoseconds;
+            after each it started anew.
+        units_to_breach: Units until twice the tolerance is expected to be a breach.
+    """
+
+    segment: str | None
+    units: int
+    outside: int
+    share: Interval | None
+    declared: float
+    tolerance: float
+    log10_evidence: float
+    log10_threshold: float
+    breach: Breach | None
+    changes_ns: tuple[int, ...]
+    units_to_breach: int | None
 
 
 @final
@@ -176,7 +232,7 @@ class ModelAssessment:
             ΔSQNR, then by evidence.
         alpha: False alarm probability over the whole life of the watch, all points together.
         log10_threshold: log10 of points tested ÷ alpha.
-        units: Units observed.
+        units: Units that were compared with an observed bound.
         served: Requests served, sampled or not.
         sampling_ratio: Observed requests ÷ served requests.
         request_coverage: Proportion of units inside the observed bound of every point.
@@ -189,6 +245,12 @@ class ModelAssessment:
         seconds_to_detect: The same in seconds at the traffic and sampling ratio recorded so far.
         first_ns: Start of the earliest window, UTC nanoseconds; 0 without data.
         last_ns: End of the latest window, UTC nanoseconds; 0 without data.
+        observed: Requests in which at least one point was read.
+        errors: Errors of the agents by stage; only those that happened.
+        dropped: What the agents dropped by reason; only what happened.
+        service_levels: All traffic, then segments, the worst first; empty without observed bounds.
+        standing_out: Points that stand out now, of which at most `alpha` are expected to be wrong.
+        reference: Served outputs beside those of the agents' FP32 reference; None without one.
     """
 
     model: str
@@ -213,6 +275,12 @@ class ModelAssessment:
     seconds_to_detect: float | None = None
     first_ns: int = 0
     last_ns: int = 0
+    observed: int = 0
+    errors: Mapping[str, int] = field(default_factory=dict)
+    dropped: Mapping[str, int] = field(default_factory=dict)
+    service_levels: tuple[ServiceLevel, ...] = ()
+    standing_out: tuple[str, ...] = ()
+    reference: ReferenceFigures | None = None
 
     def point(self, name: str) -> PointAssessment:
         """Give one point by name.

@@ -163,11 +163,12 @@ class HeldOutCoverage:
     """How many held-out requests stay inside every observed bound of the candidate.
 
     Attributes:
-        units: Held-out requests (rows of the gate and report splits).
+        units: Held-out requests: rows of the gate and report splits, of each group one.
         covered: Those inside every bound.
         ratio: Their share.
         lower: One-sided lower 95 % Clopper-Pearson bound of that share.
         worst_point: Point with the most exceedances; empty where there is none.
+        rows: Rows that the units were drawn from; as many as units without groups.
     """
 
     units: int
@@ -175,6 +176,7 @@ class HeldOutCoverage:
     ratio: float
     lower: float
     worst_point: str
+    rows: int
 
 
 @final

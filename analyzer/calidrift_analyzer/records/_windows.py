@@ -1,7 +1,7 @@
 """What the store says about the windows of one model: sums per point, and their order in time."""
 
 from dataclasses import dataclass
-from typing import final
+from typing import Final, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,7 +9,17 @@ from numpy.typing import NDArray
 from calidrift_agent._sketch import MagnitudeSketch
 from calidrift_agent._vocabulary import CountColumn, Instrument, RequestColumn, ValueColumn
 
-__all__ = ["ModelHistory", "ModelTotals", "ObservedModel", "PointTotals", "SegmentTotals"]
+__all__ = [
+    "ModelHistory",
+    "ModelTotals",
+    "ObservedModel",
+    "PointTotals",
+    "SegmentHistory",
+    "SegmentTotals",
+]
+
+_RUNNING: Final = 10
+"""Sampled requests that may be under way at any moment."""
 
 
 @final
@@ -34,6 +44,14 @@ class PointTotals:
     def units(self) -> int:
         """Units of inference observed at this point."""
         return int(self.counts[CountColumn.UNITS])
+
+    @property
+    def rows(self) -> int:
+        """Rows of requests that were read at this point; it fired where there are any.
+
+        Units are counted only where there is a bound to compare them with, rows everywhere.
+        """
+        return int(self.counts[CountColumn.ROWS])
 
     @property
     def exceedances(self) -> int:
@@ -92,13 +110,44 @@ class ModelTotals:
 
     @property
     def units(self) -> int:
-        """Units of inference observed (any point)."""
+        """Units of inference that were compared with an observed bound (of any point)."""
         return int(self.requests[RequestColumn.UNITS])
+
+    @property
+    def observed(self) -> int:
+        """Requests in which at least one point was read."""
+        return int(self.requests[RequestColumn.OBSERVED])
+
+    @property
+    def unread(self) -> bool:
+        """Whether requests were sampled, but no point was ever read in one.
+
+        A few may still be running, or wait to be counted, when a service has just started.
+        """
+        return not self.observed and int(self.requests[RequestColumn.SAMPLED]) > _RUNNING
 
     @property
     def units_covered(self) -> int:
         """Units that stayed inside the observed bound of every point."""
         return int(self.requests[RequestColumn.UNITS_COVERED])
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class SegmentHistory:
+    """The windows in which one segment of the traffic was observed.
+
+    Attributes:
+        name: The segment.
+        looks: `(V,)` int64, rows of the model's history, ascending.
+        units: `(V,)` int64, its units in each of them.
+        covered: `(V,)` int64, those of them inside the observed bound of every point.
+    """
+
+    name: str
+    looks: NDArray[np.int64]
+    units: NDArray[np.int64]
+    covered: NDArray[np.int64]
 
 
 @final
@@ -118,8 +167,10 @@ class ModelHistory:
         end_ns: `(W,)` int64, end of each window, UTC nanoseconds.
         seen: `(W,)` int64, requests served in each window, sampled or not.
         request_units: `(W,)` int64, units observed in each window.
+        request_covered: `(W,)` int64, those of them inside the observed bound of every point.
         units: `(W, P)` int64, units per point.
         exceedances: `(W, P)` int64, units above the observed bound per point.
+        segments: In the order in which they first appeared.
     """
 
     model: str
@@ -128,8 +179,10 @@ class ModelHistory:
     end_ns: NDArray[np.int64]
     seen: NDArray[np.int64]
     request_units: NDArray[np.int64]
+    request_covered: NDArray[np.int64]
     units: NDArray[np.int64]
     exceedances: NDArray[np.int64]
+    segments: tuple[SegmentHistory, ...] = ()
 
 
 @final

@@ -34,7 +34,7 @@ _STORAGE: Final = re.compile(r"version number (\d+)")
 
 @final
 class StoreLostError(StoreError):
-    """DuckDB gave up in the middle; the database is open again, the last commit may be there."""
+    """A commit or DuckDB itself failed; the database is open again, the commit may be there."""
 
 
 @final
@@ -65,6 +65,27 @@ class Connection:
     def close(self) -> None:
         """Close the database; a second call does nothing."""
         self._inner.close()
+
+    def copy_to(self, target: Path) -> None:
+        """Write everything into a new file, in the storage format of this version.
+
+        Raises:
+            StoreError: There is no room, or the file exists.
+        """
+        self.rows("CHECKPOINT")
+        (name,) = self.rows("SELECT current_database()")[0]
+        storage = _SETTINGS["storage_compatibility_version"]
+        self.rows(f"ATTACH {_quoted(str(target))} AS compacted (STORAGE_VERSION '{storage}')")
+        try:
+            self.rows(f"COPY FROM DATABASE {_identifier(name)} TO compacted")
+        finally:
+            with suppress(StoreError):  # a dead instance has let go of it already
+                self.rows("DETACH compacted")
+
+    def reopen(self) -> None:
+        """Close the database and open what lies under its path now."""
+        self._inner.close()
+        self._inner = _connect(self._path)
 
     def rows(
         self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()
@@ -101,13 +122,30 @@ class Connection:
         self.rows("BEGIN TRANSACTION")
         try:
             yield
-            self.rows("COMMIT")
+            self._commit()
         except StoreLostError:
             raise
         except BaseException:
             with suppress(StoreError):  # a failed COMMIT has rolled back already
                 self.rows("ROLLBACK")
             raise
+
+    def _commit(self) -> None:
+        """Commit; where that fails go on with a fresh instance.
+
+        A commit that could not be written to the log (full disk) leaves keys of its rows in the
+        memory of DuckDB, and a checkpoint at closing would write them: later commits then lose
+        rows or are refused as doubled (RAN on 1.5.6 and 2.0, RLIMIT_FSIZE). So it is thrown away.
+        """
+        try:
+            self.rows("COMMIT")
+        except StoreLostError:
+            raise
+        except StoreError as error:
+            with suppress(StoreError):
+                self.rows("PRAGMA disable_checkpoint_on_shutdown")
+            self.reopen()
+            raise StoreLostError(str(error)) from error
 
     @contextmanager
     def _guard(self) -> Iterator[None]:
@@ -127,6 +165,14 @@ class Connection:
                 f"the database {self._path} refused a step ({reason}); nothing of it was stored: "
                 "check free space and permissions, then repeat the command"
             ) from error
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _identifier(text: str) -> str:
+    return '"' + text.replace('"', '""') + '"'
 
 
 def _connect(path: Path) -> duckdb.DuckDBPyConnection:

@@ -8,7 +8,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from calidrift_agent._sketch import CELLS
-from calidrift_agent._state import SegmentCount, Window, empty_values
+from calidrift_agent._state import SegmentCount, StateMeta, Window, empty_values
 from calidrift_agent._vocabulary import (
     COUNT_COLUMNS,
     REQUEST_COLUMNS,
@@ -16,8 +16,14 @@ from calidrift_agent._vocabulary import (
     WindowFlag,
 )
 from calidrift_analyzer.errors import StoreError
-from calidrift_analyzer.records import ModelHistory, ModelTotals, PointTotals, SegmentTotals
-from calidrift_analyzer.store._columns import COUNT_NAMES, VALUE_NAMES
+from calidrift_analyzer.records import (
+    ModelHistory,
+    ModelTotals,
+    PointTotals,
+    SegmentHistory,
+    SegmentTotals,
+)
+from calidrift_analyzer.store._columns import COUNT_NAMES, REQUEST_NAMES, VALUE_NAMES
 from calidrift_analyzer.store._connection import Connection
 from calidrift_analyzer.store._sql import query
 
@@ -28,21 +34,30 @@ _Arguments = dict[str, Any]
 
 @final
 class _Sums:
-    """Dense arrays of P points, filled from sparse query results."""
+    """Dense arrays of P points, filled from sparse query results.
 
-    def __init__(self, points: int) -> None:
+    Args:
+        index: Row of each point.
+    """
+
+    def __init__(self, index: Mapping[str, int]) -> None:
+        points = len(index)
+        self._index = index
         self.counts: NDArray[np.int64] = np.zeros((points, COUNT_COLUMNS), np.int64)
         self.values: NDArray[np.float64] = empty_values(points)
         self.cells: NDArray[np.int64] = np.zeros((points, CELLS), np.int64)
 
-    def fill(self, sums: pa.Table, rows: NDArray[np.intp]) -> None:
+    def read(self, connection: Connection, arguments: _Arguments) -> None:
+        """Fill all arrays."""
+        found = connection.table(query("point_totals"), arguments)
+        rows = _rows(found, self._index)
         for column, name in enumerate(COUNT_NAMES):
-            self.counts[rows, column] = sums.column(name).to_numpy()
+            self.counts[rows, column] = found.column(name).to_numpy()
         for column, name in enumerate(VALUE_NAMES):
-            self.values[rows, column] = sums.column(name).to_numpy()
-
-    def fill_cells(self, sums: pa.Table, rows: NDArray[np.intp]) -> None:
-        self.cells[rows, sums.column("cell").to_numpy()] = sums.column("count").to_numpy()
+            self.values[rows, column] = found.column(name).to_numpy()
+        found = connection.table(query("cell_totals"), arguments)
+        where = _rows(found, self._index), found.column("cell").to_numpy()
+        self.cells[where] = found.column("count").to_numpy()
 
 
 def read_totals(
@@ -58,16 +73,10 @@ def read_totals(
         return ModelTotals(model, profile, None, (), np.zeros(REQUEST_COLUMNS, np.int64))
     arguments = _arguments(model, profile, chosen)
     names, index = _names(connection, arguments)
-    arguments["since"] = since_ns
-    sums = _Sums(len(names))
-    found = connection.table(query("point_totals"), arguments)
-    sums.fill(found, _rows(found, index))
-    found = connection.table(query("cell_totals"), arguments)
-    sums.fill_cells(found, _rows(found, index))
-    head = connection.rows(
-        query("request_totals"), {**arguments, "coarse": int(WindowFlag.COARSE)}
-    )[0]
-    windows, coarse, processes, first_ns, last_ns, *requests = (int(value) for value in head)
+    arguments |= {"since": since_ns, "process": None}
+    sums = _Sums(index)
+    sums.read(connection, arguments)
+    head, requests = _requests(connection, arguments)
     segments = connection.rows(query("segment_totals"), arguments)
     return ModelTotals(
         model=model,
@@ -77,13 +86,13 @@ def read_totals(
             PointTotals(name, sums.counts[row], sums.values[row], sums.cells[row])
             for row, name in enumerate(names)
         ),
-        requests=np.array(requests, np.int64),
+        requests=requests,
         segments=tuple(SegmentTotals(str(name), int(u), int(c)) for name, u, c in segments),
-        processes=processes,
-        windows=windows,
-        coarse_windows=coarse,
-        first_ns=first_ns,
-        last_ns=last_ns,
+        processes=head["processes"],
+        windows=head["windows"],
+        coarse_windows=head["coarse_windows"],
+        first_ns=head["first_ns"],
+        last_ns=head["last_ns"],
     )
 
 
@@ -93,14 +102,18 @@ def read_history(
     """List all windows of a model in the order of looks; see `Store.history`."""
     chosen = _instrument(connection, model, profile, instrument)
     names: tuple[str, ...] = ()
-    looks = np.zeros((3, 0), np.int64)
+    looks = np.zeros((4, 0), np.int64)
+    segments: tuple[SegmentHistory, ...] = ()
     units = exceedances = np.zeros((0, 0), np.int64)
     if chosen is not None:
         arguments = _arguments(model, profile, chosen)
         names, index = _names(connection, arguments)
         found = connection.table(query("history_windows"), arguments)
         looks = np.stack(
-            [found.column(name).to_numpy().astype(np.int64) for name in ("end_ns", "seen", "units")]
+            [
+                found.column(name).to_numpy().astype(np.int64)
+                for name in ("end_ns", "seen", "units", "covered")
+            ]
         )
         units = np.zeros((looks.shape[1], len(names)), np.int64)
         exceedances = np.zeros_like(units)
@@ -108,6 +121,7 @@ def read_history(
         where = found.column("look").to_numpy(), _rows(found, index)
         units[where] = found.column("units").to_numpy()
         exceedances[where] = found.column("exceedances").to_numpy()
+        segments = _segments(connection.table(query("history_segments"), arguments))
     return ModelHistory(
         model=model,
         profile=profile,
@@ -115,29 +129,42 @@ def read_history(
         end_ns=looks[0],
         seen=looks[1],
         request_units=looks[2],
+        request_covered=looks[3],
         units=units,
         exceedances=exceedances,
+        segments=segments,
     )
 
 
-def read_sums(connection: Connection, process_id: int, points: int) -> Window:
+def _segments(found: pa.Table) -> tuple[SegmentHistory, ...]:
+    """Cut rows in the order of looks into one history per segment, the first to appear first."""
+    names = np.array(found.column("segment").to_pylist(), dtype=object)
+    looks, units, covered = (
+        found.column(name).to_numpy().astype(np.int64) for name in ("look", "units", "covered")
+    )
+    return tuple(
+        SegmentHistory(name, looks[rows], units[rows], covered[rows])
+        for name in dict.fromkeys(names.tolist())
+        if (rows := np.flatnonzero(names == name)).size
+    )
+
+
+def read_sums(connection: Connection, meta: StateMeta) -> Window:
     """Sum what is stored of one process; see `Store.sums`."""
-    arguments: _Arguments = {"process_id": process_id}
-    head = connection.rows(query("process_sums"), arguments)[0]
-    number, start_ns, end_ns, flags, *requests = (int(value) for value in head)
-    sums = _Sums(points)
-    found = connection.table(query("process_point_sums"), arguments)
-    sums.fill(found, found.column("position").to_numpy())
-    found = connection.table(query("process_cell_sums"), arguments)
-    sums.fill_cells(found, found.column("position").to_numpy())
-    segments = connection.rows(query("process_segment_sums"), arguments)
+    arguments = _arguments(meta.model, meta.profile, meta.instrument)
+    arguments |= {"since": -1, "process": meta.process}
+    # Points are told apart by name, which is what profiles know them by.
+    sums = _Sums({point.name: row for row, point in enumerate(meta.points)})
+    sums.read(connection, arguments)
+    head, requests = _requests(connection, arguments)
+    segments = connection.rows(query("segment_totals"), arguments)
     return Window(
-        number=number,
-        start_ns=start_ns,
-        end_ns=end_ns,
-        flags=WindowFlag(flags),
+        number=head["last_number"],
+        start_ns=head["first_ns"],
+        end_ns=head["last_ns"],
+        flags=WindowFlag(head["flags"]),
         sampling_ratio=0.0,
-        requests=np.array(requests, np.int64),
+        requests=requests,
         segments=tuple(SegmentCount(str(name), int(u), int(c)) for name, u, c in segments),
         counts=sums.counts,
         values=sums.values,
@@ -147,6 +174,15 @@ def read_sums(connection: Connection, process_id: int, points: int) -> Window:
 
 def _arguments(model: str, profile: str, instrument: Instrument) -> _Arguments:
     return {"model": model, "profile": profile, "instrument": instrument.value}
+
+
+def _requests(
+    connection: Connection, arguments: _Arguments
+) -> tuple[dict[str, int], NDArray[np.int64]]:
+    """Sum the request counters; the other figures of the row by name."""
+    found = connection.table(query("request_totals"), arguments)
+    head = {name: int(value) for name, value in found.to_pylist()[0].items()}
+    return head, np.array([head.pop(name) for name in REQUEST_NAMES], np.int64)
 
 
 def _instrument(

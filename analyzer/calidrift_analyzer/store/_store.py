@@ -12,9 +12,16 @@ from calidrift_agent._vocabulary import CaptureKind, Instrument
 from calidrift_agent.errors import StateFormatError
 from calidrift_analyzer.errors import StoreError
 from calidrift_analyzer.records import CaptureEntry, ModelHistory, ModelTotals, ObservedModel
+from calidrift_analyzer.store._compaction import FREE_SHARE, compact, free_share
 from calidrift_analyzer.store._connection import Connection, StoreLostError
 from calidrift_analyzer.store._outcomes import Outcomes
 from calidrift_analyzer.store._reading import read_history, read_sums, read_totals
+from calidrift_analyzer.store._retention import (
+    FindLandmarks,
+    Retention,
+    RetentionReport,
+    fold,
+)
 from calidrift_analyzer.store._rows import capture_rows
 from calidrift_analyzer.store._sql import query
 from calidrift_analyzer.store._writing import find_process, last_number, write_windows
@@ -91,10 +98,9 @@ class Store:
 
         Counts, segments and cells are exact. The number is that of the last stored window.
         """
-        process_id = find_process(self._connection, meta)
-        if process_id is None:
+        if find_process(self._connection, meta) is None:
             return Window.empty(len(meta.points))
-        return read_sums(self._connection, process_id, len(meta.points))
+        return read_sums(self._connection, meta)
 
     def ingest(self, meta: StateMeta, windows: Iterable[Window], *, batch: int) -> int:
         """Store the windows of one process, all or none, each exactly once.
@@ -174,6 +180,56 @@ class Store:
             for name, profile, kind, processes, last_ns in rows
             if model is None or name == model
         )
+
+    def retain(
+        self,
+        retention: Retention,
+        find: FindLandmarks,
+        *,
+        now_ns: int | None = None,
+    ) -> RetentionReport:
+        """Fold what is old into coarser records, and give the disk what that frees.
+
+        Counts, sketches and extremes stay what they were in `totals`, in `sums` and for exactly
+        once, and so does all evidence that was spent; see `_retention` for what becomes coarser.
+        Alarms, versions, validations and profiles are never touched; assessments that repeat the
+        verdict before them go after `retention.minutes`.
+
+        May be repeated, and may be killed at any moment.
+
+        Args:
+            retention: How long records stay fine, and how large the file may become.
+            find: Names what must stay apart; `assess.landmarks`.
+            now_ns: The time, UTC nanoseconds; the clock where left out.
+
+        Returns:
+            What was done. Where even the coarsest form is above the limit, `fits` is False.
+
+        Raises:
+            StoreError: The database failed; what was folded stays folded, so repeat the call.
+
+        Cost: about 10 s per million (window, point) pairs of 60 occupied cells, and free disk of
+        the size of the new file.
+        """
+        now_ns = time.time_ns() if now_ns is None else now_ns
+        before = self.path.stat().st_size
+        records = rollups = 0
+        compacted = False
+        while True:
+            try:
+                done = fold(self._connection, retention, find, now_ns)
+            except StoreLostError:
+                done = fold(self._connection, retention, find, now_ns)
+            records, rollups = records + done.records, rollups + done.rollups
+            if free_share(self._connection) >= FREE_SHARE:
+                compact(self._connection)
+                compacted = True
+            size = self.path.stat().st_size
+            fits = retention.max_bytes is None or size <= retention.max_bytes
+            shorter = retention.shortened(0.25)
+            if fits or shorter == retention:
+                return RetentionReport(records, rollups, before, size, compacted, fits)
+            retention = shorter
 
     def put_profile(self, profile: CalibrationProfile) -> None:
         """Keep a profile under its digest; keeping it again changes nothing."""

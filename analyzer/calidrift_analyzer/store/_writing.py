@@ -1,5 +1,6 @@
 """Windows into the database: the key that makes ingest exactly once, one transaction a process."""
 
+import time
 from collections.abc import Sequence
 
 from calidrift_agent._state import StateMeta, Window
@@ -44,6 +45,7 @@ def write_windows(
         fresh = [window for window in windows if window.number > last]
         if not fresh:
             return
+        connection.rows(query("batch_add"), {"batch": batch, "now": time.time_ns()})
         rows = WindowRows(process_id, batch)
         for window in fresh:
             rows.add(window)

@@ -170,9 +170,11 @@ def _parity(evidence: Evidence) -> Gate:
 
 def _coverage(coverage: HeldOutCoverage, contract: ModelContract) -> Gate:
     passed = coverage.lower >= contract.coverage_target
+    drawn = f" (one of each group of {coverage.rows} rows)"
     sentence = (
-        f"{coverage.covered} of {coverage.units} held-out requests stay inside every observed "
-        f"bound, at least {100 * coverage.lower:.2f} % with 95 % confidence; "
+        f"{coverage.covered} of {coverage.units} held-out requests"
+        f"{'' if coverage.rows == coverage.units else drawn} stay inside every observed bound, "
+        f"at least {100 * coverage.lower:.2f} % with 95 % confidence; "
         f"{100 * contract.coverage_target:.2f} % are required"
     )
     worst = f", most often passed at {coverage.worst_point}" if coverage.worst_point else ""

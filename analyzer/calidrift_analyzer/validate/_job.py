@@ -46,6 +46,7 @@ from calidrift_analyzer.validate._measure import (
     require_comparable,
     uncovered_units,
 )
+from calidrift_analyzer.validate._samples import SampleLog, require_disjoint
 from calidrift_analyzer.validate._statistics import (
     accuracy_of,
     agreement_of,
@@ -116,17 +117,17 @@ class _Validation:
 
     def report(self) -> ValidationReport:
         """Do everything and judge."""
-        reference = self._measure(self._float, Split.SELECT)
-        scored = [self._score(candidate, reference) for candidate in self._candidates]
+        float_on = self._measure_float()
+        scored = [self._score(one, float_on[Split.SELECT]) for one in self._candidates]
         scored.sort(key=lambda one: _quality(one.score), reverse=True)
         winner = scored[0]
         self._tell(f"compiling {winner.candidate.id}")
         compiled = compile_int8(winner.graph, self._inputs, freezing=self._freezing)
         served = FixedRows(compiled.module, self._inputs)
         self._tell("measuring the gate split")
-        evidence = self._evidence(winner, compiled, served)
+        evidence = self._evidence(winner, compiled, served, float_on[Split.GATE])
         self._tell("measuring the report split")
-        fp32 = self._measure(self._float, Split.REPORT)
+        fp32 = float_on[Split.REPORT]
         int8 = self._compare(fp32, served, Split.REPORT)
         sqnr, bulk = sqnr_of(fp32.outputs, int8.outputs)
         self._tell("measuring latency")
@@ -142,7 +143,13 @@ class _Validation:
             scores=tuple(one.score for one in scored),
             labelled=labelled,
             gates=gates_of(evidence, self._contract),
-            accuracy=accuracy_of(reference_scores, scores, fp32.evaluation.segments, rng)
+            accuracy=accuracy_of(
+                reference_scores,
+                scores,
+                fp32.evaluation.segments,
+                rng,
+                groups=fp32.evaluation.groups,
+            )
             if reference_scores is not None and scores is not None
             else None,
             agreement=agreement_of(fp32.outputs, int8.outputs),
@@ -160,11 +167,17 @@ class _Validation:
         self._progress(what, self._done, self._steps)
         self._done += 1
 
-    def _measure(self, model: nn.Module, split: Split) -> Measured:
-        return measure(self._code, model, split)
+    def _measure_float(self) -> dict[Split, Measured]:
+        """Measure FP32 on every split, first of all: alike splits must not cost minutes."""
+        self._tell("measuring FP32")
+        measured = {
+            split: measure(self._code, self._float, split, samples=SampleLog()) for split in Split
+        }
+        require_disjoint({split: one.samples for split, one in measured.items()})
+        return measured
 
     def _compare(self, reference: Measured, model: nn.Module, split: Split) -> Measured:
-        measured = self._measure(model, split)
+        measured = measure(self._code, model, split)
         require_comparable(reference, measured, split)
         return measured
 
@@ -180,8 +193,9 @@ class _Validation:
         seconds = time.perf_counter() - began
         return _Scored(candidate, graph, CandidateScore(candidate.id, metric, sqnr, bulk, seconds))
 
-    def _evidence(self, winner: _Scored, compiled: CompiledInt8, served: nn.Module) -> Evidence:
-        fp32 = self._measure(self._float, Split.GATE)
+    def _evidence(
+        self, winner: _Scored, compiled: CompiledInt8, served: nn.Module, fp32: Measured
+    ) -> Evidence:
         int8 = self._compare(fp32, served, Split.GATE)
         simulated = self._compare(fp32, winner.graph, Split.GATE)
         return Evidence(
@@ -212,11 +226,12 @@ class _Validation:
 
     def _coverage(self, winner: _Scored) -> HeldOutCoverage:
         profile = CalibrationProfile.load(_intact(winner.candidate, PROFILE_FILE))
-        held_out = (Split.GATE, Split.REPORT)
-        exceeded = uncovered_units(self._code, winner.graph, profile, held_out)
-        outside = np.any(np.stack(list(exceeded.values())), axis=0)
+        splits = (Split.GATE, Split.REPORT)
+        rng = np.random.default_rng(self._contract.seed)
+        held_out = uncovered_units(self._code, winner.graph, profile, splits, rng)
+        outside = np.any(np.stack(list(held_out.exceeded.values())), axis=0)
         units, covered = int(outside.size), int((~outside).sum())
-        counts = {name: int(one.sum()) for name, one in exceeded.items()}
+        counts = {name: int(one.sum()) for name, one in held_out.exceeded.items()}
         worst = max(counts, key=lambda name: counts[name])
         return HeldOutCoverage(
             units=units,
@@ -224,6 +239,7 @@ class _Validation:
             ratio=covered / units,
             lower=coverage_lower_bound(covered, units),
             worst_point=worst if counts[worst] else "",
+            rows=held_out.rows,
         )
 
     def _latency(self, compiled: CompiledInt8) -> Latency:

@@ -1,6 +1,6 @@
 """Runs models through the user's `evaluate` and keeps what came out."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, final
 
@@ -15,8 +15,9 @@ from calidrift_agent._profile import CalibrationProfile
 from calidrift_analyzer.backend import first_tensor
 from calidrift_analyzer.contract import Evaluation, Split, UserCode
 from calidrift_analyzer.errors import ContractError
+from calidrift_analyzer.validate._samples import SampleLog
 
-__all__ = ["Measured", "measure", "require_comparable", "uncovered_units"]
+__all__ = ["HeldOut", "Measured", "measure", "require_comparable", "uncovered_units"]
 
 _LARGEST_OUTPUT: Final = 1 << 27
 """Output elements that are kept of one split: 1 GiB in float64."""
@@ -32,10 +33,12 @@ class Measured:
     Attributes:
         evaluation: What `evaluate` returned.
         outputs: The first floating-point output of every call, rows of all calls together.
+        samples: Digests of the rows that the model was called with; `None` where not asked for.
     """
 
     evaluation: Evaluation
     outputs: _Floats
+    samples: tuple[bytes, ...] | None = None
 
     @property
     def scores(self) -> _Floats | None:
@@ -43,22 +46,46 @@ class Measured:
         return self.evaluation.scores
 
 
-def measure(code: UserCode, model: nn.Module, split: Split) -> Measured:
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class HeldOut:
+    """Held-out requests against the observed bounds of a candidate.
+
+    Attributes:
+        exceeded: For each point, (units,) whether that unit passed the bound.
+        rows: Rows that the units were drawn from.
+    """
+
+    exceeded: Mapping[str, NDArray[np.bool_]]
+    rows: int
+
+
+def measure(
+    code: UserCode, model: nn.Module, split: Split, *, samples: SampleLog | None = None
+) -> Measured:
     """Evaluate a model and keep its outputs.
+
+    Args:
+        code: The user's code.
+        model: The model.
+        split: The split.
+        samples: An empty log for the inputs, where they are to be known.
 
     Raises:
         ContractError: `evaluate` misbehaves or never runs the model.
     """
-    recorder = _OutputRecorder(model)
+    recorder = _OutputRecorder(model, samples)
     evaluation = code.evaluate(recorder, split)
-    return Measured(evaluation, recorder.outputs(split))
+    digests = None if samples is None else samples.digests
+    return Measured(evaluation, recorder.outputs(split), digests)
 
 
 def require_comparable(reference: Measured, given: Measured, split: Split) -> None:
     """Check that two models saw the same samples.
 
     Raises:
-        ContractError: Numbers of samples, segments or output shapes differ, or only one has labels.
+        ContractError: Numbers of samples, segments, groups or output shapes differ, or only one
+            has labels.
     """
     one, two = reference.scores, given.scores
     problem = None
@@ -68,6 +95,8 @@ def require_comparable(reference: Measured, given: Measured, split: Split) -> No
         problem = f"scores {one.size} samples for one model and {two.size} for another"
     elif _list(reference.evaluation.segments) != _list(given.evaluation.segments):
         problem = "gives other segments for another model"
+    elif _list(reference.evaluation.groups) != _list(given.evaluation.groups):
+        problem = "gives other groups for another model"
     elif reference.outputs.shape != given.outputs.shape:
         problem = (
             f"gets outputs of shape {reference.outputs.shape} from one model and "
@@ -81,43 +110,77 @@ def require_comparable(reference: Measured, given: Measured, split: Split) -> No
 
 
 def uncovered_units(
-    code: UserCode, graph: GraphModule, profile: CalibrationProfile, splits: Sequence[Split]
-) -> dict[str, NDArray[np.bool_]]:
+    code: UserCode,
+    graph: GraphModule,
+    profile: CalibrationProfile,
+    splits: Sequence[Split],
+    rng: np.random.Generator,
+) -> HeldOut:
     """Run held-out requests through the range instrument of a candidate.
+
+    A unit is a row, or one row of each group, every one with the same probability: so units are
+    independent draws from the requests of the splits (each group counts once, whatever its
+    size), and binomial bounds hold for them. Four views of one picture, covered or not
+    together, would count as four.
 
     Args:
         code: The user's code.
         graph: The candidate's q/dq graph; its activation quantizers are bypassed.
         profile: Its profile, with the observed bounds.
         splits: Whose rows are the held-out requests.
+        rng: Draws the rows.
 
     Returns:
-        For each point, (units,) whether that unit passed the observed bound. A unit with a value
-        that is not finite passes every bound, and so does one at a point without a bound.
+        The units. One with a value that is not finite passes every bound, and so does one at a
+        point without a bound.
 
     Raises:
-        ContractError: `evaluate` misbehaves.
+        ContractError: `evaluate` misbehaves, or groups are not those of the model's rows.
     """
     recorder = _UnitRecorder(graph)
+    chosen: list[NDArray[np.intp]] = []
     for split in splits:
-        code.evaluate(recorder, split)
+        before = recorder.rows
+        evaluation = code.evaluate(recorder, split)
+        rows = recorder.rows - before
+        chosen.append(before + _draw(evaluation, rows, split, rng))
+    units = np.concatenate(chosen)
     exceeded = {}
     for name, absmax in recorder.absmax().items():
         point = profile.points.get(name)
         bound = None if point is None else point.observed_bound
         limit = -1.0 if bound is None else bound.value
-        exceeded[name] = np.asarray(~(absmax <= limit))
-    return exceeded
+        exceeded[name] = np.asarray(~(absmax <= limit))[units]
+    return HeldOut(exceeded, recorder.rows)
+
+
+def _draw(
+    evaluation: Evaluation, rows: int, split: Split, rng: np.random.Generator
+) -> NDArray[np.intp]:
+    """Choose one row of each group; all rows where there are no groups."""
+    groups = _list(evaluation.groups)
+    if groups is None:
+        return np.arange(rows)
+    if len(groups) != rows:
+        raise ContractError(
+            f"evaluate gives groups for {len(groups)} samples on the split {split}, but called the "
+            f"model with {rows} rows; with groups the rows must be the samples, one by one: call "
+            "the model with each sample once, or leave `groups` out"
+        )
+    order = rng.permutation(rows)
+    _, first = np.unique(np.asarray(groups)[order], return_index=True)
+    return np.sort(order[first])
 
 
 @final
 class _OutputRecorder(nn.Module):
     """Passes calls on and keeps the first floating-point tensor of each output."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, samples: SampleLog | None) -> None:
         super().__init__()
         # In a tuple, so that `eval()` does not reach exported graphs, which refuse it.
         self._model = (model,)
+        self._samples = samples
         self._kept: list[_Floats] = []
         self._elements = 0
         # `next(model.parameters()).device` is how user code often asks where to put its inputs.
@@ -126,6 +189,8 @@ class _OutputRecorder(nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Same output as the model's."""
+        if self._samples is not None:
+            self._samples.add(args, kwargs)  # before the model, which may write to its inputs
         with torch.no_grad():
             output = self._model[0](*args, **kwargs)
         array = first_tensor(output).detach().to(torch.float64).cpu().numpy()
@@ -162,6 +227,7 @@ class _UnitRecorder(nn.Module):
         names = [quantizer.name for quantizer in self._graph.quantizers]
         self._absmax: dict[str, list[NDArray[np.float64]]] = {name: [] for name in names}
         self._names = names
+        self.rows = 0
         self.anchor = nn.Parameter(torch.empty(0), requires_grad=False)
         self.eval()
 
@@ -180,6 +246,8 @@ class _UnitRecorder(nn.Module):
             units = torch.where(finite, peaks, torch.inf).cpu().numpy()
             largest[index] = np.broadcast_to(units, (rows,))
 
+        self.rows += rows
+
         with torch.no_grad():
             output = self._graph.run(args, kwargs, bypass=True, observe=observe)
         for index, absmax in largest.items():
@@ -191,5 +259,5 @@ class _UnitRecorder(nn.Module):
         return {name: np.concatenate(kept) for name, kept in self._absmax.items() if kept}
 
 
-def _list(segments: Sequence[str] | None) -> list[str] | None:
-    return None if segments is None else [str(one) for one in segments]
+def _list(labels: Sequence[Any] | None) -> list[str] | None:
+    return None if labels is None else [str(one) for one in labels]

@@ -1,7 +1,7 @@
 """Intervals and error figures of a validation: numpy and scipy only."""
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,8 @@ def accuracy_of(
     int8: _Floats,
     segments: Sequence[str] | None,
     rng: np.random.Generator,
+    *,
+    groups: Sequence[Any] | None = None,
 ) -> Accuracy:
     """Compare two models on the same samples.
 
@@ -38,16 +40,18 @@ def accuracy_of(
         int8: (samples,) scores of the other model, same samples.
         segments: Segment of each sample.
         rng: Source of the resamples.
+        groups: Group of each sample; without them, each sample is one.
 
     Returns:
-        Means with percentile bootstrap intervals over samples (2000 resamples). The difference is
+        Means with percentile bootstrap intervals over groups (2000 resamples). The difference is
         resampled in pairs: on 400 samples with 1 % of the answers changed its interval is about
-        +-1 point, where unpaired intervals of 95 % accuracy would be +-3.
+        +-1 point, where unpaired intervals of 95 % accuracy would be +-3. Groups of four samples
+        that are right or wrong together make intervals twice as wide as the samples alone.
 
     Cost: 20 ms for 1000 samples.
     """
     columns = np.stack([fp32, int8, int8 - fp32], axis=1)
-    means = _bootstrap_means(columns, rng)
+    means = _bootstrap_means(columns, groups, rng)
     figures = [
         _figure(float(columns[:, index].mean()), means[:, index])
         for index in range(columns.shape[1])
@@ -131,13 +135,24 @@ def _decibels(reference: _Floats, given: _Floats) -> float | None:
     return float(10 * np.log10(signal / noise))
 
 
-def _bootstrap_means(columns: _Floats, rng: np.random.Generator) -> _Floats:
-    samples = columns.shape[0]
+def _bootstrap_means(
+    columns: _Floats, groups: Sequence[Any] | None, rng: np.random.Generator
+) -> _Floats:
+    """Means over samples of (samples, k) columns, (resamples, k); groups are drawn whole."""
+    sizes = np.ones(len(columns))
+    if groups is not None:
+        _, row = np.unique([str(one) for one in groups], return_inverse=True)
+        sizes = np.bincount(row).astype(np.float64)
+        sums = np.zeros((len(sizes), columns.shape[1]))
+        np.add.at(sums, row, columns)
+        columns = sums
+    count = len(sizes)
     means = np.empty((RESAMPLES, columns.shape[1]))
-    step = max(1, _CHUNK // samples)
+    step = max(1, _CHUNK // count)
     for start in range(0, RESAMPLES, step):
-        picks = rng.integers(0, samples, (min(step, RESAMPLES - start), samples))
-        means[start : start + step] = columns[picks].mean(axis=1)
+        picks = rng.integers(0, count, (min(step, RESAMPLES - start), count))
+        drawn = sizes[picks].sum(axis=1, keepdims=True)
+        means[start : start + step] = columns[picks].sum(axis=1) / drawn
     return means
 
 

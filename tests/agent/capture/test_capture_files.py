@@ -23,6 +23,7 @@ from calidrift_agent._capture import (
     read_index,
 )
 from calidrift_agent._capture import _file as file_module
+from calidrift_agent._capture._index import SHARED
 from calidrift_agent._vocabulary import CaptureKind, DropReason
 from calidrift_agent.errors import CaptureError, ConfigurationError
 
@@ -161,7 +162,8 @@ def test_uniform_inclusion_follows_the_number_seen(make_writer):
     assert len(captures) == 5 == writer.count
     assert {capture.inclusion for capture in captures} == {0.5 * 5 / 40}
     index = read_index(writer.directory)
-    assert index == CaptureIndex("net", "d" * 64, index.points_digest, 40, 0, 5, 0)
+    rates = {SHARED: 5 / 40}
+    assert index == CaptureIndex("net", "d" * 64, index.points_digest, 40, 0, 0, 0, rates)
 
 
 def test_the_index_follows_by_itself(make_writer):
@@ -171,7 +173,8 @@ def test_the_index_follows_by_itself(make_writer):
         writer.offer(make_row(value, uncovered=False))
         stale.append((value + 1) / read_index(writer.directory).seen)
     assert max(stale) <= 1.05
-    assert read_index(writer.directory).reservoir == 1
+    writer.flush()
+    assert read_index(writer.directory).reservoirs == {SHARED: 1 / 2000}
 
 
 def test_count_limit_keeps_the_extremes(make_writer):
@@ -185,6 +188,7 @@ def test_count_limit_keeps_the_extremes(make_writer):
     assert len(captures) == 10 == writer.count
     best = np.max([capture.maxima for capture in captures], axis=0)
     assert np.array_equal(best, maxima.max(axis=0))
+    writer.flush()
     index = read_index(writer.directory)
     assert (index.seen, index.seen_uncovered, index.dropped) == (100, 100, 90)
 
@@ -209,7 +213,6 @@ def test_a_reservoir_without_room_stays_uniform_and_smaller(make_writer):
     ]
     assert DropReason.CAPTURE_LIMIT in reasons
     assert 0 < writer.count < 10
-    assert read_index(writer.directory).reservoir == writer.count
     writer.flush()
     captures = [read_capture(path) for path in list_captures(writer.directory)]
     assert {capture.inclusion for capture in captures} == {writer.count / 30}
@@ -256,16 +259,17 @@ def test_redaction_has_the_last_word(make_writer):
         return None if inputs["x"].max() > 3 else {"x": inputs["x"] * 0}
 
     writer = make_writer(redact=redact, reservoir=0)
-    assert writer.offer(make_row(9.0)) is DropReason.UNSUITABLE_INPUT
-    assert writer.offer(make_row(4.0)) is DropReason.UNSUITABLE_INPUT
+    assert writer.offer(make_row(9.0)) is DropReason.REDACTED
+    assert writer.offer(make_row(4.0)) is DropReason.REDACTED
+    assert writer.count == 0
     assert writer.offer(make_row(2.0)) is None
     assert not only_capture(writer).inputs["x"].any()
 
 
-@pytest.mark.parametrize("word", [7, [1], np.zeros(3)])
+@pytest.mark.parametrize("word", [7, [1], np.zeros(3), {}])
 def test_a_redaction_that_answers_something_else_keeps_nothing(make_writer, word):
     writer = make_writer(redact=lambda inputs: word)
-    assert writer.offer(make_row()) is DropReason.UNSUITABLE_INPUT
+    assert writer.offer(make_row()) is DropReason.REDACTED
     assert writer.count == 0
 
 
@@ -426,7 +430,7 @@ def test_a_pipe_or_device_among_the_captures_is_not_waited_for(capture_path, nam
 
 
 def index_text(**changes) -> str:
-    index = CaptureIndex("net", "", "", 9, 1, 4, 0)
+    index = CaptureIndex("net", "", "", 9, 1, 4)
     return json.dumps({**json.loads(index.to_json()), **changes})
 
 
@@ -435,13 +439,18 @@ def index_text(**changes) -> str:
     [
         ("{", "cannot be read"),
         ("[]", "damaged"),
-        ('{"version": 1}', "damaged"),
+        ('{"version": 2}', "damaged"),
         ("{}", "damaged"),
-        ('{"version": 2}', "format 2"),
+        ('{"version": 3}', "format 3"),
         ("[" * 100_000, "cannot be read"),
         (index_text(seen="many"), "damaged"),
         (index_text(seen=-3), "damaged"),
-        (index_text(reservoir=True), "damaged"),
+        (index_text(dropped=True), "damaged"),
+        (index_text(reservoirs=[1]), "damaged"),
+        (index_text(reservoirs={"*": 0}), "damaged"),
+        (index_text(chances={"a": 1.5}), "damaged"),
+        (index_text(chances={"a": "b"}), "damaged"),
+        (index_text(surplus=1), "damaged"),
         (index_text(model=None), "damaged"),
     ],
 )
@@ -458,7 +467,7 @@ def test_unfinished_files_are_not_listed(capture_path):
 
 
 def test_an_index_without_rows_says_one():
-    index = CaptureIndex("net", "", "", 0, 0, 64, 0)
+    index = CaptureIndex("net", "", "", 0, 0, 0)
     assert index.inclusion(CaptureKind.UNIFORM) == 1.0
     assert index.inclusion(CaptureKind.UNCOVERED) == 1.0
 

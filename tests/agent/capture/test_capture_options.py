@@ -10,6 +10,8 @@ def test_defaults():
     options = CaptureOptions()
     assert options.max_bytes == 268_435_456
     assert (options.max_count, options.max_sample_bytes, options.reservoir) == (512, 2**20, 64)
+    assert (options.max_per_hour, options.max_disk_use, options.ttl_hours) == (1000, 0.9, 720.0)
+    assert not options.encrypt
 
 
 @pytest.mark.parametrize(
@@ -28,6 +30,18 @@ def test_defaults():
         {"redact": "mask"},
         {"seed": -1},
         {"seed": "x"},
+        {"segments": -1},
+        {"max_per_hour": 0},
+        {"max_disk_use": 0},
+        {"max_disk_use": 90},
+        {"max_disk_use": "90%"},
+        {"max_disk_use": True},
+        {"ttl_hours": 0},
+        {"ttl_hours": float("inf")},
+        {"ttl_hours": float("nan")},
+        {"ttl_hours": "24"},
+        {"encrypt": "key"},
+        {"encrypt": 1},
     ],
 )
 def test_unusable_options_are_refused(options):

@@ -12,6 +12,7 @@ PUBLIC = {
     "calidrift_observed_bound": ("model", "point"),
     "calidrift_clip_bound": ("model", "point"),
     "calidrift_activation_range_ratio": ("model", "point"),
+    "calidrift_activation_magnitude": ("model", "point"),
     "calidrift_exceedances_total": ("model", "point"),
     "calidrift_observed_requests_total": ("model",),
     "calidrift_saturated_elements_total": ("model", "point", "rail"),
@@ -26,10 +27,14 @@ PUBLIC = {
     "calidrift_drift_alarm": ("model",),
     "calidrift_detectable_exceedance_ratio": ("model",),
     "calidrift_recalibrations_total": ("model", "outcome"),
+    "calidrift_reference_compared_total": ("model",),
+    "calidrift_reference_sqnr_db": ("model",),
+    "calidrift_reference_agreement_ratio": ("model",),
+    "calidrift_reference_cosine": ("model",),
 }
 LABELS = {
     *("model", "point", "rail", "kind", "outcome", "stage", "reason", "job"),
-    *("version", "instrument", "strategy"),
+    *("version", "instrument", "strategy", "state"),
 }
 
 
@@ -53,8 +58,11 @@ def test_agent_and_analyzer_report_on_themselves():
         "calidrift_agent_dropped_total",
         "calidrift_agent_points_expected",
         "calidrift_agent_points_observed",
+        "calidrift_agent_state",
         "calidrift_agent_state_age_seconds",
         "calidrift_agent_build_info",
+        "calidrift_agent_exports_total",
+        "calidrift_agent_export_failures_total",
         "calidrift_analyzer_ingest_lag_seconds",
         "calidrift_analyzer_ingested_rows_total",
         "calidrift_analyzer_job_duration_seconds",
@@ -78,7 +86,8 @@ def test_names_follow_the_conventions(entry):
     assert (entry.unit == "By") == entry.name.endswith("_bytes")
     assert not re.search(r"_(milliseconds|ms|percent|kb)(_|$)", entry.name)
     assert entry.name.startswith("calidrift_analyzer_") <= (entry.emitter is Emitter.ANALYZER)
-    assert entry.name.startswith("calidrift_agent_") <= (entry.emitter is Emitter.AGENT)
+    agents = (Emitter.AGENT, Emitter.SIDECAR)
+    assert entry.name.startswith("calidrift_agent_") <= (entry.emitter in agents)
 
 
 @pytest.mark.parametrize("entry", CATALOGUE, ids=lambda entry: entry.name)

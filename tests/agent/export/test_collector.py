@@ -60,6 +60,9 @@ def make_snapshot(model: str = "net", points=POINTS, age: float | None = 1.5) ->
     buffer.requests[RequestColumn.OBSERVED] = 10
     buffer.requests[RequestColumn.OVERHEAD_NS] = 250_000_000
     buffer.requests[RequestColumn.FORWARD_NS] = 40 * SECOND
+    buffer.requests[RequestColumn.COMPARED : RequestColumn.AGREED + 1] = 8, 4, 3
+    buffer.requests[RequestColumn.NOISE_PPB] = 80_000_000
+    buffer.requests[RequestColumn.DISTANCE_PPB] = 400_000_000
     buffer.requests[RequestColumn.ERROR_FIRST + list(Stage).index(Stage.TAP)] = 2
     buffer.requests[RequestColumn.DROP_FIRST + list(DropReason).index(DropReason.DISK_FULL)] = 3
     for row in range(min(2, len(points))):
@@ -119,6 +122,21 @@ def test_the_range_ratio_is_a_cumulative_histogram():
     assert buckets == [1, 3, 3, 6, 6, 6, 6, 6, 6, 6, 10]
     assert value(samples, "activation_range_ratio_count", point="conv:input") == 10
     assert value(samples, "activation_range_ratio_sum", point="conv:input") == 12.5
+
+
+def test_the_comparison_with_a_reference():
+    snapshot = make_snapshot()
+    requests = snapshot.total.requests
+    samples = scrape(WatchCollector(lambda: snapshot))
+    assert value(samples, "reference_compared_total") == 8
+    assert value(samples, "reference_sqnr_db") == pytest.approx(20.0)
+    assert value(samples, "reference_agreement_ratio") == 0.75
+    assert value(samples, "reference_cosine") == pytest.approx(0.9)
+    requests[[RequestColumn.RANKED, RequestColumn.AGREED]] = 0
+    assert value(scrape(WatchCollector(lambda: snapshot)), "reference_agreement_ratio") is None
+    requests[RequestColumn.COMPARED] = 0
+    absent = scrape(WatchCollector(lambda: snapshot))
+    assert not any(name.startswith("calidrift_reference") for name, _ in absent)
 
 
 def test_figures_of_a_model():

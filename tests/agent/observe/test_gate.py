@@ -23,7 +23,7 @@ def gate():
 
 def test_an_ordinary_call_makes_no_other_call(gate):
     gate.observe = lambda *_: pytest.fail("asked")
-    assert gate.model(1, by=2) == 3
+    assert gate.owner(1, by=2) == 3
     assert gate.take_seen() == 1
 
 
@@ -45,7 +45,7 @@ def test_a_decision_is_used_once_whatever_the_number_of_threads(gate):
 
     def work():
         for _ in range(DECISIONS // 8):
-            gate.model(1)
+            gate.owner(1)
 
     threads = [threading.Thread(target=work) for _ in range(8)]
     for thread in threads:
@@ -60,24 +60,24 @@ def test_a_decision_is_used_once_whatever_the_number_of_threads(gate):
 def test_decisions_are_passed_with_the_inputs(gate):
     gate.decisions = b"\1" * DECISIONS
     gate.observe = lambda decision, args, kwargs: (decision, args, kwargs)
-    assert gate.model(5, by=6) == (1, (5,), {"by": 6})
+    assert gate.owner(5, by=6) == (1, (5,), {"by": 6})
     assert gate.original(5, by=6) == 11
 
 
 def test_detached_it_passes_on(gate):
     gate.decisions = b"\1" * DECISIONS
     gate.observe = lambda *_: pytest.fail("asked")
-    forward = gate.model.forward
+    forward = gate.owner.forward
     gate.detach()
-    assert "forward" not in gate.model.__dict__
+    assert "forward" not in gate.owner.__dict__
     assert gate.decisions is NO_DECISIONS
-    assert forward(1) == gate.model(1) == 2
+    assert forward(1) == gate.owner(1) == 2
     gate.detach()
 
 
 def test_a_decision_without_an_observer_is_an_ordinary_call(gate):
     gate.decisions = b"\1" * DECISIONS
-    assert gate.model(1) == 2
+    assert gate.owner(1) == 2
 
 
 def test_a_forward_of_the_instance_is_kept():
@@ -105,11 +105,11 @@ def test_a_bound_class_forward_counts_as_none_and_is_put_back():
 def test_a_compiler_does_not_see_it(gate):
     gate.decisions = b"\1" * DECISIONS
     gate.observe = lambda *_: pytest.fail("asked")
-    compiled = torch.compile(gate.model, backend="eager", fullgraph=True)
+    compiled = torch.compile(gate.owner, backend="eager", fullgraph=True)
     assert torch.equal(compiled(torch.ones(2)), torch.full((2,), 2.0))
 
 
 def test_reset_starts_at_zero(gate):
-    gate.model(1)
+    gate.owner(1)
     gate.reset()
     assert gate.take_seen() == 0

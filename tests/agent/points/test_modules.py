@@ -122,3 +122,30 @@ def test_a_torchscript_module_is_refused():
     for model in (traced, scripted):
         with pytest.raises(AttachError, match="TorchScript"):
             discover(model)
+
+
+def scripted(module, how):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        if how == "traced":
+            return torch.jit.trace(module.eval(), torch.zeros(1, 4))
+        made = torch.jit.script(module.eval())
+        return torch.jit.freeze(made) if how == "frozen" else made
+
+
+@pytest.mark.parametrize("how", ["scripted", "traced", "frozen"])
+def test_a_torchscript_part_of_an_eager_model_is_reported_and_not_passed_over(how):
+    inner = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Sequential(nn.Linear(4, 4)))
+    model = nn.Sequential(nn.Linear(4, 4), scripted(inner, how), nn.Linear(4, 4))
+
+    found = discover(model)
+
+    assert [point.name for point in found.points] == ["0:input", "2:input"]
+    assert list(found.skipped) == ["1"], "once, not for every module inside"
+    assert "TorchScript" in found.skipped["1"]
+
+
+def test_a_module_beside_a_torchscript_one_with_a_longer_name_is_observed():
+    model = nn.ModuleDict({"part": scripted(nn.Linear(4, 4), "scripted"), "part2": nn.Linear(4, 4)})
+
+    assert names(model) == ["part2:input"]

@@ -4,12 +4,29 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import final
 
 import numpy as np
 import pytest
 
-from calidrift_agent._state import PointMeta, StateMeta, Window, WindowBuffer, new_process_id
-from calidrift_agent._vocabulary import Instrument, Strategy
+from calidrift_agent._state import (
+    PointMeta,
+    StateMeta,
+    StateOptions,
+    StateWriter,
+    Window,
+    WindowBuffer,
+    boot_id,
+    new_process_id,
+)
+from calidrift_agent._vocabulary import (
+    CountColumn,
+    Instrument,
+    RequestColumn,
+    Strategy,
+    ValueColumn,
+    WindowFlag,
+)
 
 SECOND = 1_000_000_000
 
@@ -65,6 +82,69 @@ def fill() -> Callable[..., None]:
             buffer.add_segment("день", 5, 5)
 
     return add
+
+
+@final
+class Worker:
+    """A process that serves a model, as far as its state file shows: alive until `die`."""
+
+    def __init__(self, folder: Path, at: float = 0.0, **fields) -> None:
+        names = fields.pop("points", ("a:input", "b:input"))
+        fields = {"model": "net", "boot": boot_id(), "pid": 1, "window_seconds": 10.0, **fields}
+        self.meta = StateMeta(
+            process=new_process_id(),
+            started_ns=round(at * SECOND),
+            profile="",
+            instrument=Instrument.RANGE,
+            strategy=Strategy.INSTEAD,
+            agent_version="0.1.0",
+            points=tuple(
+                name if isinstance(name, PointMeta) else PointMeta(name) for name in names
+            ),
+            **fields,
+        )
+        self.buffer = WindowBuffer(
+            len(names), window_seconds=self.meta.window_seconds, now_ns=self.meta.started_ns
+        )
+        self.writer = StateWriter.create(folder, self.meta, StateOptions(slots=16))
+
+    @property
+    def path(self) -> Path:
+        return self.writer.path
+
+    def serve(self, requests: int, at: float, absmax: float = 1.0, flags: int = 0) -> Worker:
+        """Count requests up to a moment, closing windows on the way, and write."""
+        now = round(at * SECOND)
+        if self.buffer.due(now):
+            self.writer.write_closed(self.buffer.close(now))
+            self.writer.write_cumulative(self.buffer.cumulative())
+        self.buffer.requests[RequestColumn.SEEN] += requests
+        self.buffer.counts[:, CountColumn.ROWS] += requests
+        self.buffer.cells[:, 700] += requests
+        highest = self.buffer.values[:, ValueColumn.HIGHEST]
+        np.maximum(highest, absmax, out=highest)
+        self.buffer.sampling_ratio = 0.5
+        self.buffer.standing |= WindowFlag(flags)
+        self.writer.write_open(self.buffer, now)
+        return self
+
+    def die(self) -> Worker:
+        self.writer.close()
+        return self
+
+
+@pytest.fixture
+def worker(tmp_path) -> Callable[..., Worker]:
+    """Makes workers in `tmp_path`; at the end of the test they are dead."""
+    made: list[Worker] = []
+
+    def make(at: float = 0.0, folder: Path = tmp_path, **fields) -> Worker:
+        made.append(Worker(folder, at, **fields))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.die()
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from calidrift_agent._sketch import CELLS
-from calidrift_agent._state import SegmentCount, Window
+from calidrift_agent._state import SegmentCount, StateReader, StateWriter, Window
 from calidrift_agent._state._codec import WindowEncoder, decode_window, encoded_bytes
 from calidrift_agent._vocabulary import REQUEST_COLUMNS
 from calidrift_agent.errors import StateFormatError
@@ -118,3 +118,47 @@ def test_damaged_segments_are_refused():
 def test_reading_state_needs_no_torch():
     code = "import sys, calidrift_agent._state; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_cells_to_which_nothing_was_added_are_not_looked_at_again(make_buffer, monkeypatch):
+    """The rest of the window is; and a window that was written in between spoils nothing."""
+    buffer, encoder = make_buffer(3), WindowEncoder(3)
+    looked = []
+    original = WindowEncoder._encode_cells
+    monkeypatch.setattr(
+        WindowEncoder,
+        "_encode_cells",
+        lambda one, window: looked.append(1) or original(one, window),
+    )
+
+    def encoded(stamp):
+        return decode_window(bytes(encoder.encode(buffer.open_window(1), stamp)), 3)
+
+    buffer.cells[1, 5] = 7
+    for step, (stamp, expected) in enumerate([((0, 1), 1), ((0, 1), 1), ((0, 2), 2), (None, 3)]):
+        buffer.counts[2, 0] = step
+        buffer.add_segment("night", 1, 0)
+        window = encoded(stamp)
+        assert len(looked) == expected
+        assert window.equals(buffer.open_window(1))
+    # The one without a stamp has overwritten what was kept.
+    buffer.cells[0, 0] = 70_000
+    assert encoded((0, 2)).equals(buffer.open_window(1))
+    assert len(looked) == 4
+
+
+def test_a_writer_that_is_told_nothing_looks_each_time(make_buffer, make_meta, tmp_path):
+    writer, buffer = StateWriter.create(tmp_path, make_meta(points=2)), make_buffer(2)
+    with StateReader.open(writer.path) as reader:
+        for count in (1, 2):
+            buffer.cells[0, 3] = count
+            writer.write_open(buffer, count)
+            assert reader.live().cells[0, 3] == count
+        buffer.additions += 1
+        buffer.cells[0, 3] = 9
+        writer.write_open(buffer, 3)
+        buffer.requests[0] = 4
+        writer.write_open(buffer, 4)
+        live = reader.live()
+        assert (live.cells[0, 3], live.requests[0]) == (9, 4)
+    writer.close()

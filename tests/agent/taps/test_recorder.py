@@ -74,8 +74,7 @@ def test_all_grad_modes_and_no_graph_is_kept(new_recorder, ledger, mode, shape):
     assert not ledger.take()[0].any()
 
 
-def test_buffers_made_in_inference_mode_serve_other_modes(ledger):
-    pool = ShelfPool()
+def test_buffers_made_in_inference_mode_serve_other_modes(ledger, pool):
     table = PointTable.of([("p", ())])
     for mode in (torch.inference_mode, torch.no_grad, torch.inference_mode):
         with mode():
@@ -85,22 +84,21 @@ def test_buffers_made_in_inference_mode_serve_other_modes(ledger):
     assert not ledger.take()[0].any()
 
 
-def test_buffers_are_used_again_and_follow_shapes(ledger):
-    pool = ShelfPool()
+def test_buffers_are_used_again_and_follow_shapes(ledger, python_pool):
+    pool = python_pool
     table = PointTable.of([("p", ()), ("q", ())])
     seen = []
     for shape in ((1, 5), (1, 5), (2, 5), (2, 5)):
         recorder = Recorder(table, ledger, pool, rows=shape[0])
         first, second = observed(recorder, torch.full(shape, 1.0), torch.full(shape, 2.0))
         assert (first.extremes.highs[0], second.extremes.highs[0]) == (1.0, 2.0)
-        seen.append([buffer.data_ptr() for buffer in recorder._buffers])
+        seen.append([buffer.data_ptr() for buffer in recorder._shelf.buffers])
         recorder.release()
     assert seen[0] == seen[1]
     assert seen[2] == seen[3]
 
 
-def test_a_smaller_batch_is_never_spread_over_an_older_buffer(ledger):
-    pool = ShelfPool()
+def test_a_smaller_batch_is_never_spread_over_an_older_buffer(ledger, pool):
     table = PointTable.of([("p", ())])
     for rows in (4, 1):
         recorder = Recorder(table, ledger, pool, rows=rows)
@@ -127,32 +125,69 @@ def test_a_write_between_two_modules_ends_the_sharing(new_recorder, shape):
     assert min(one.extremes.lows) < 0 <= min(two.extremes.lows)
 
 
-def test_inference_tensors_share_what_is_equal_and_only_that(new_recorder):
+def totals(recorder, points):
+    """What each point counts, however the readings are shared."""
+    found = {}
+    for reading in recorder.readings():
+        for point in reading.points:
+            found[point] = (reading.extremes.highs, reading.extremes.lows, sorted(reading.sample))
+    return [found[point] for point in range(points)]
+
+
+@pytest.mark.parametrize("shape", [(2, 30), LARGE])
+def test_inference_tensors_are_read_as_they_were_each_time(new_recorder, shape):
+    """They count no writes, so that each of their readers is given what it read."""
     with torch.inference_mode():
-        value = torch.randn(2, 30)
+        value = torch.randn(shape)
         recorder = new_recorder(4, rows=2)
         recorder.observe(0, value)
         recorder.observe(1, value)
         value.relu_()
         recorder.observe(2, value)
         recorder.observe(3, value)
-        readings = recorder.readings()
-    assert [reading.points for reading in readings] == [[0, 1], [2, 3]]
-    assert min(readings[1].extremes.lows) >= 0
+        one, two, three, four = totals(recorder, 4)
+    assert one == two
+    assert three == four
+    assert min(one[1]) < 0 <= min(three[1])
 
 
 def test_inference_tensors_with_nan_are_read_each_time(new_recorder):
     with torch.inference_mode():
         value = torch.tensor([[float("nan"), 1.0]])
-        readings = observed(new_recorder(), value, value)
-    assert [reading.extremes.nan for reading in readings] == [1, 1]
+        recorder = new_recorder()
+        observed(recorder, value, value)
+    nans = [one.extremes.nan for one in recorder.readings() for _ in one.points]
+    assert nans == [1, 1]
 
 
-def test_large_inference_tensors_are_read_each_time(new_recorder):
-    with torch.inference_mode():
-        value = torch.randn(LARGE)
-        readings = observed(new_recorder(rows=2), value, value)
-    assert [reading.points for reading in readings] == [[0], [1]]
+def test_buffers_of_one_shape_come_to_lie_side_by_side(ledger, python_pool):
+    """From the third call on they are reduced together, with the same result."""
+    table = PointTable.of([(f"p{point}", ()) for point in range(5)])
+    shapes = [(2, 30), (2, 30), (2, 7), (2, 30), (2, 7)]
+    for call in range(5):
+        values = [torch.randn(shape) for shape in shapes]
+        values[1][1, 3] = float("nan") if call == 4 else 9.0
+        recorder = Recorder(table, ledger, python_pool, rows=2)
+        readings = observed(recorder, *values)
+        stacks = recorder._shelf.stacks
+        assert [positions for _, positions in stacks] == ([(0, 1, 3), (2, 4)] if call > 1 else [])
+        for reading, value in zip(readings, values, strict=True):
+            finite = torch.nan_to_num(value, -9.0)
+            assert reading.extremes.highs == finite.amax(1).tolist()
+            assert np.array_equal(np.sort(reading.sample), value.flatten().sort().values, True)
+        assert [reading.extremes.nan for reading in readings] == [0, call == 4, 0, 0, 0]
+        recorder.release()
+
+
+def test_calls_that_leave_some_layers_out_are_read_one_by_one(ledger, python_pool):
+    table = PointTable.of([(f"p{point}", ()) for point in range(3)])
+    for call in range(6):
+        recorder = Recorder(table, ledger, python_pool, rows=1)
+        value = torch.full((1, 8), float(call))
+        observed(recorder, *[value + point for point in range(3 if call < 4 else 2)])
+        highs = [reading.extremes.highs[0] for reading in recorder.readings()]
+        assert highs == [float(call + point) for point in range(len(highs))]
+        recorder.release()
 
 
 @pytest.mark.parametrize("shape", [(2, 30), LARGE])
@@ -197,8 +232,8 @@ def test_positional_and_keyword_inputs(new_recorder):
     assert [reading.extremes.highs for reading in recorder.readings()] == [[1.0], [2.0], [3.0]]
 
 
-def test_a_failing_tap_is_counted_and_not_raised(new_recorder, ledger, monkeypatch):
-    recorder = new_recorder()
+def test_a_failing_tap_is_counted_and_not_raised(python_recorder, ledger, monkeypatch):
+    recorder = python_recorder()
     monkeypatch.setattr(Shelf, "keep", lambda *_: 1 / 0)
     recorder.observe(0, torch.ones(1, 2))
     assert recorder.failed

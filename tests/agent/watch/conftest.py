@@ -34,6 +34,12 @@ class Net(nn.Module):
 
 
 @pytest.fixture
+def python_taps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the native tap alone: for faults that are planted in the one of Python."""
+    monkeypatch.setattr("calidrift_agent._taps._memory.NATIVE", None)
+
+
+@pytest.fixture
 def net() -> Net:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -6,7 +6,7 @@ import torch
 
 from calidrift_agent._vocabulary import RequestColumn
 from calidrift_agent._watch import WatchOptions
-from calidrift_agent._watch._budget import FLOOR, BudgetController
+from calidrift_agent._watch._budget import FLOOR, BudgetController, Cost
 
 MS = 1_000_000
 
@@ -15,7 +15,8 @@ def settle(controller, cost_ms, forward_ms, updates=400, calls=5, noise=0.0, see
     rng = np.random.default_rng(seed)
     for _ in range(updates):
         factor = float(rng.lognormal(0.0, noise)) if noise else 1.0
-        controller.update(calls, round(calls * cost_ms * factor * MS), calls * forward_ms * MS)
+        own = round(calls * cost_ms * factor * MS)
+        controller.update(Cost(calls, own, calls * forward_ms * MS))
     return controller.ratio
 
 
@@ -56,8 +57,8 @@ def test_it_never_stops_altogether():
 
 def test_the_first_calls_do_not_count():
     controller = BudgetController(0.01, 0.01)
-    controller.update(1, 500 * MS, MS)  # a plan is made, memory is fresh
-    controller.update(1, 500 * MS, MS)
+    controller.update(Cost(1, 500 * MS, MS, 500 * MS))  # a plan is made, memory is fresh
+    controller.update(Cost(1, 500 * MS, MS, 500 * MS))
     assert controller.ratio == 0.01
     assert settle(controller, 0.1, 1, updates=3) == 0.01
 
@@ -65,7 +66,7 @@ def test_the_first_calls_do_not_count():
 @pytest.mark.parametrize("target", [None, 0.01])
 def test_without_calls_or_control_the_ratio_stays(target):
     controller = BudgetController(target, 0.5)
-    assert controller.update(0, 0, 0) == 0.5
+    assert controller.update(Cost(0, 0, 0)) == 0.5
     if target is None:
         assert settle(controller, 100, 1) == 0.5
     assert controller.mean_forward_ns == (MS if target is None else 0)

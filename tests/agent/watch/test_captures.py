@@ -1,6 +1,8 @@
 """Rows above an observed bound are kept, and a uniform share of all."""
 
 import stat
+import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,8 +10,9 @@ import torch
 from torch import nn
 
 from calidrift_agent import CaptureOptions, request_context
-from calidrift_agent._capture import read_capture
-from calidrift_agent._vocabulary import CaptureKind
+from calidrift_agent._capture import _writer, read_capture
+from calidrift_agent._vocabulary import CaptureKind, DropReason, RequestColumn, Stage
+from calidrift_agent.errors import ConfigurationError
 
 
 def folder_of(tmp_path):
@@ -118,6 +121,78 @@ def test_of_a_quantized_graph_one_row_is_kept(tiny_int8, copy_graph, watch_all, 
         assert capture.inputs["arg0"].shape == (1, 1, 8, 8)
         assert any(np.array_equal(capture.inputs["arg0"][0], row) for row in rows)
         assert capture.inclusion == pytest.approx(1 / 16)
+
+
+def drops(watch, reason):
+    place = RequestColumn.DROP_FIRST + list(DropReason).index(reason)
+    return int(watch.snapshot()[1].requests[place])
+
+
+def test_a_redaction_that_fails_is_counted(net, x, bounded, watch_all, tmp_path):
+    def redact(inputs):
+        raise RuntimeError("cannot say")
+
+    watch = watch_all(
+        net,
+        profile=bounded(conv__input=0.1, fc__input=1e6),
+        state_dir=tmp_path,
+        capture=CaptureOptions(redact=redact),
+    )
+    with torch.no_grad():
+        net(x)
+    watch.flush()
+    assert drops(watch, DropReason.REDACTED) == len(x)
+    assert not (tmp_path / "captures").exists()
+
+
+def test_encrypted_from_end_to_end(net, x, bounded, watch_all, tmp_path, monkeypatch):
+    name, key = "CALIDRIFT_CAPTURE_KEYS", "QUFB" * 10 + "QUE="
+    options = {
+        "profile": bounded(conv__input=0.1, fc__input=1e6),
+        "state_dir": tmp_path,
+        "capture": CaptureOptions(reservoir=0, encrypt=True),
+    }
+    monkeypatch.delenv(name, raising=False)
+    with pytest.raises(ConfigurationError, match=name):
+        watch_all(net, **options)
+    monkeypatch.setenv(name, key)
+    watch = watch_all(net, **options)
+    with torch.no_grad():
+        net(x[:1])
+    watch.flush()
+    (path,) = folder_of(tmp_path).glob("*.fernet")
+    assert np.array_equal(read_capture(path).inputs["arg0"], x[:1].numpy())
+    monkeypatch.delenv(name)
+    with torch.no_grad():
+        net(x[:1])
+    watch.flush()
+    assert drops(watch, DropReason.NO_KEY) == 1
+
+
+def test_the_drain_deletes_what_is_too_old(net, x, bounded, watch_all, tmp_path, monkeypatch):
+    watch = watch_all(
+        net,
+        profile=bounded(conv__input=0.1, fc__input=1e6),
+        state_dir=tmp_path,
+        capture=CaptureOptions(reservoir=0, ttl_hours=1.0),
+    )
+    with torch.no_grad():
+        net(x[:1])
+    watch.flush()
+    assert len(read_all(tmp_path)) == 1
+    later = time.monotonic() + 3600.0
+    clock = SimpleNamespace(monotonic=lambda: later)
+    monkeypatch.setattr(_writer, "time", clock)
+    watch._active.engine.tick()
+    assert read_all(tmp_path) == []
+
+    def refuse():
+        raise PermissionError("read-only")
+
+    monkeypatch.setattr(watch._active.storage.captures, "tidy", refuse)
+    watch._active.engine.tick()
+    place = RequestColumn.ERROR_FIRST + list(Stage).index(Stage.CAPTURE)
+    assert watch.snapshot()[1].requests[place] == 1
 
 
 def test_off_by_default(net, x, bounded, watch_all, tmp_path):

@@ -53,11 +53,12 @@ def drops(watch):
         (Intake, "put", Stage.SAMPLE),
         (Recorder, "finish", Stage.SAMPLE),
         (Recorder, "_keep", Stage.TAP),
-        (Recorder, "readings", Stage.DRAIN),
+        (Recorder, "seen", Stage.DRAIN),
         (Folder, "fold_ranges", Stage.DRAIN),
         (WindowBuffer, "add_segment", None),
     ],
 )
+@pytest.mark.usefixtures("python_taps")
 def test_a_fault_at_every_stage(net, x, watch_all, monkeypatch, owner, name, stage):
     expected = net(x)
     watch = watch_all(net)
@@ -125,7 +126,7 @@ def test_a_state_directory_that_cannot_be_one(net, tmp_path):
 
 
 def test_a_full_disk_for_captures(net, x, bounded, watch_all, monkeypatch, tmp_path):
-    from calidrift_agent._capture import _writer
+    from calidrift_agent._capture import _folder
 
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -136,7 +137,7 @@ def test_a_full_disk_for_captures(net, x, bounded, watch_all, monkeypatch, tmp_p
         state_dir=tmp_path,
         capture=CaptureOptions(),
     )
-    monkeypatch.setattr(_writer, "write_privately", full)
+    monkeypatch.setattr(_folder, "write_privately", full)
     net(x)
     assert drops(watch) == {DropReason.DISK_FULL: 4}
     monkeypatch.setattr(CaptureWriter, "offer", broken)
@@ -145,6 +146,7 @@ def test_a_full_disk_for_captures(net, x, bounded, watch_all, monkeypatch, tmp_p
     assert watch.report().observed_calls == 2
 
 
+@pytest.mark.usefixtures("python_taps")
 def test_twenty_errors_in_a_row_detach(net, x, watch_all, monkeypatch, caplog):
     watch = watch_all(net)
     monkeypatch.setattr(Recorder, "_keep", broken)

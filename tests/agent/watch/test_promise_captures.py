@@ -224,7 +224,7 @@ def test_uniform_reservoir_is_uniform(tiny_cnn: nn.Module, profile: Any, tmp_pat
             profile=profile,
             sample_rate=1.0,
             state_dir=folder,
-            capture=CaptureOptions(reservoir=10, seed=repeat),
+            capture=CaptureOptions(reservoir=10, seed=repeat, segments=0),
             options=OPTIONS,
         ) as one:
             for part in range(4):

@@ -82,14 +82,15 @@ PLACES = [
     ("_observe._instead:current_context", Stage.SAMPLE),
     ("_observe._intake:Intake.put", Stage.SAMPLE),
     ("_observe._instead:is_traced", Stage.SAMPLE),
-    ("_observe._armed:LiveTap.arm", Stage.TAP),
+    ("_observe._armed:arm", Stage.TAP),
     ("_taps._memory:Shelf.keep", Stage.TAP),
     ("_taps._fold:Folder.fold_ranges", Stage.DRAIN),
-    ("_taps._recorder:Recorder.readings", Stage.DRAIN),
+    ("_taps._recorder:Recorder.seen", Stage.DRAIN),
     ("_capture:CaptureWriter.offer", Stage.CAPTURE),
 ]
 
 
+@pytest.mark.usefixtures("python_taps")
 @pytest.mark.parametrize(("place", "stage"), PLACES, ids=[place for place, _ in PLACES])
 def test_a_broken_stage_costs_no_request(
     tiny_cnn: nn.Module, tmp_path: Path, place: str, stage: Stage, caplog: Any
@@ -121,6 +122,7 @@ def test_a_broken_stage_costs_no_request(
         assert errors(one) == counted
 
 
+@pytest.mark.usefixtures("python_taps")
 @pytest.mark.parametrize(("place", "stage"), PLACES, ids=[place for place, _ in PLACES])
 def test_twenty_errors_in_a_row_end_the_watch(
     tiny_cnn: nn.Module, tmp_path: Path, place: str, stage: Stage
@@ -182,7 +184,7 @@ def test_a_broken_drain_tick_is_counted(tiny_cnn: nn.Module) -> None:
     """The thread survives what its work raises."""
     options = WatchOptions(budget=None, window_seconds=600.0, drain_seconds=0.01)
     with watch(tiny_cnn, name="net", sample_rate=1.0, options=options) as one:
-        with broken("_watch._engine:Engine._drain") as raised:
+        with broken("_watch._books:Books.drain") as raised:
             tiny_cnn(X)
             wait_for(lambda: len(raised) >= 2)
         tiny_cnn(X)
@@ -223,7 +225,7 @@ def no_room(size: int) -> Iterator[None]:
 
 
 def test_no_space_for_the_state_file(tiny_cnn: nn.Module, tmp_path: Path) -> None:
-    """Memory only, counted; nothing is left in the directory."""
+    """Memory only, counted; nothing is left in the directory but the lock of sweepers."""
     expected = tiny_cnn(X)
     with no_room(64 * 1024):
         one = watch(tiny_cnn, name="net", sample_rate=1.0, state_dir=tmp_path, options=OPTIONS)
@@ -236,7 +238,9 @@ def test_no_space_for_the_state_file(tiny_cnn: nn.Module, tmp_path: Path) -> Non
         assert drops(one, DropReason.STATE_UNAVAILABLE) == 1
         one.flush()
         assert drops(one, DropReason.STATE_UNAVAILABLE) == 2
-    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    left = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert [path.name for path in left if path.stat().st_size] == []
+    assert {path.name for path in left} <= {".sweep.lock"}
 
 
 def test_state_dir_that_cannot_be_used(tiny_cnn: nn.Module, tmp_path: Path) -> None:

@@ -191,7 +191,7 @@ def test_fused_encoder_stays_fused() -> None:
             report = one.report()
     with torch.inference_mode():
         assert_same(found, twin(x))
-    assert report.never_fired, "linear layers inside the fused path cannot fire"
+    assert report.never_fired == (), "what the kernel passes over is worked out beside it"
     assert any("fused" in note for note in report.notes)
 
 

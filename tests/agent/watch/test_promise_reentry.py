@@ -2,6 +2,7 @@
 
 import signal
 
+import pytest
 import torch
 from torch import nn
 
@@ -18,14 +19,14 @@ def test_a_call_between_two_steps_of_arming_goes_on(monkeypatch):
     model, x = nn.Sequential(nn.Linear(8, 8)).eval(), torch.ones(1, 8)
     expected = model(x)
     answers = []
-    arm = _armed.LiveTap.arm
+    arm = _armed.arm
 
-    def interrupted(tap):
+    def interrupted(taps):
         answers.append(model(x))
-        arm(tap)
+        arm(taps)
 
     with watch(model, name="net", sample_rate=1.0, options=OPTIONS) as one:
-        monkeypatch.setattr(_armed.LiveTap, "arm", interrupted)
+        monkeypatch.setattr(_armed, "arm", interrupted)
         answers.append(model(x))
         monkeypatch.undo()
         answers.append(model(x))
@@ -85,6 +86,7 @@ def test_code_that_looks_at_a_layers_forward_sees_its_own():
     assert torch.equal(found[2], expected[2])
 
 
+@pytest.mark.usefixtures("python_taps")
 def test_a_request_whose_tap_failed_is_not_called_covered(monkeypatch):
     model, x = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8)).eval(), torch.ones(4, 8)
     profile = calibrate(model, [x])

@@ -129,9 +129,9 @@ def test_segments_and_sessions(net, x, bounded, watch_all):
 
 
 def test_sessions_are_remembered_within_limits(net, x, bounded, watch_all, monkeypatch):
-    from calidrift_agent._watch import _tally
+    from calidrift_agent._watch import _units
 
-    monkeypatch.setattr(_tally, "_SESSIONS", 2)
+    monkeypatch.setattr(_units, "_REMEMBERED", 2)
     watch = watch_all(net, profile=bounded(conv__input=1e6, fc__input=1e6))
     for session in ("a", "b", "a", "c", "a", "b"):
         with request_context(session=session):
@@ -145,9 +145,9 @@ def test_windows_are_closed_in_idle_times_too(net, x, watch_all, budget):
     net(x)
     engine = watch._active.engine
     deadline = time.monotonic() + 20
-    while engine._buffer.number < 3 and time.monotonic() < deadline:
+    while engine.books.buffer.number < 3 and time.monotonic() < deadline:
         time.sleep(0.02)
-    assert engine._buffer.number >= 3
+    assert engine.books.buffer.number >= 3
 
 
 def test_prometheus(net, x, bounded, watch_all):

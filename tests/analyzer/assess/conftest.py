@@ -2,7 +2,7 @@
 
 import pytest
 
-from calidrift_analyzer.assess import assess
+from calidrift_analyzer.assess import AssessRules, assess
 from calidrift_analyzer.store import Store
 
 
@@ -49,7 +49,7 @@ class Bench:
             self.store.totals("net", digest),
             self.store.history("net", digest),
             self.profile,
-            **options,
+            AssessRules(**options),
         )
 
 

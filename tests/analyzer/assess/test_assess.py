@@ -49,7 +49,7 @@ def test_clipping_drift_is_harmful_and_worst_first(bench):
     )
     assert worst.overload_production > worst.overload_calibration
     assert worst.clipped_energy == pytest.approx(worst.overload_production, rel=0.2)
-    assert "predicted SQNR fell" in worst.sentence
+    assert "predicted at the frozen range: SQNR fell" in worst.sentence
     assert "calidrift select" in found.next_step
     # 100 calm units, then the first window of ten that drifted.
     assert found.alarm == worst.alarm

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from calidrift_agent import CaptureOptions, WatchOptions, calibrate, request_context, watch
+from calidrift_analyzer.cli import _select
 from calidrift_analyzer.errors import NoDataError
 
 torch.set_num_threads(1)
@@ -94,6 +95,19 @@ def test_people_see_the_picks_and_the_certificate(served):
     assert "by segment: night 4" in out
     assert "certificate: at least" in out
     assert "saved as" in out
+
+
+def test_a_long_list_is_cut_for_people_and_whole_for_machines(served, monkeypatch):
+    monkeypatch.setattr(_select, "_SHOWN", 3)
+    shop = served()
+
+    _, document = shop.json("select", "--budget", "8")
+    _, out, _ = shop.run("select", "--budget", "8")
+
+    picked = [one["id"] for one in document["selected"]]
+    assert [one in out for one in picked] == [True] * 3 + [False] * (len(picked) - 3)
+    assert f"and {len(picked) - 3} requests more, all in the file" in out
+    assert "next: calidrift recalibrate shop" in out
 
 
 def test_flags_win_over_the_file(served):

@@ -4,13 +4,21 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
+from calidrift_agent import WatchOptions, watch
+from calidrift_agent._command_line import run
 from calidrift_agent._state import SegmentCount, StateWriter, Window
+from calidrift_agent._vocabulary import RequestColumn
+from calidrift_analyzer.records import VersionRow
 from calidrift_analyzer.store import Store
 
+COMPARED = slice(RequestColumn.COMPARED, RequestColumn.DISTANCE_PPB + 1)
 CONFIG = """
 [analyzer]
 state_dirs = ["state"]
@@ -39,6 +47,7 @@ def watched(shop, traffic):
             values = [rng.normal(size=(20, 32)), rng.normal(size=(20, 32)) * scale]
             window = traffic.unit_window(number, values, bounds, seen=400)
             covered = int(window.requests[4])
+            window.requests[COMPARED] = shop.compare
             window = Window(
                 **{
                     **{field: getattr(window, field) for field in window.__slots__},
@@ -50,7 +59,7 @@ def watched(shop, traffic):
             writer.write_cumulative(total)
         writer.close()
 
-    shop.serve, shop.profile = serve, profile
+    shop.serve, shop.profile, shop.compare = serve, profile, 0
     return shop
 
 
@@ -64,6 +73,25 @@ def test_drift_in_words_worst_point_first(watched):
     assert "after 60 observed units of 1,200 served requests" in out
     assert "next: run `calidrift select`" in out
     assert "smallest exceedance that can ever alarm" in out
+
+
+def test_the_comparison_with_the_reference_is_shown(watched, traffic):
+    watched.serve(1.0)
+    _, out, _ = watched.run("status")
+    assert "beside the FP32 reference" not in out
+    watched.compare = (100, 50, 40, 1_000_000_000, 500_000_000)
+    watched.serve(1.0, name="b")
+    status, out, _ = watched.run("status")
+    line = "beside the FP32 reference: output SQNR 20.0 dB, cosine 0.9900, the same top-1 in 80 %"
+    assert status == 0
+    assert f"{line} (100 units compared)" in out
+    _, document = watched.json("status", "net")
+    assert document["models"][0]["reference"] == {
+        "compared": 100,
+        "sqnr_db": pytest.approx(20.0),
+        "cosine": pytest.approx(0.99),
+        "agreement": 0.8,
+    }
 
 
 def test_one_json_document(watched):
@@ -185,3 +213,122 @@ def test_two_analyzers(watched):
     assert f"held by process {os.getpid()}" in ended.stderr
     assert "Traceback" not in ended.stderr
     assert watched.run("status")[0] == 0
+
+
+def watch_requests(shop, model, requests=30):
+    """Serve a model of one's own under a watch without a profile, every request sampled."""
+    shop.configure(CONFIG)
+    options = WatchOptions(budget=None, seed=0)
+    with (
+        torch.no_grad(),
+        watch(
+            model.eval(),
+            name="net",
+            state_dir=shop.root / "state",
+            sample_rate=1.0,
+            options=options,
+        ),
+    ):
+        for _ in range(requests):
+            list(model(torch.ones(2, 4)))
+
+
+def test_a_service_without_a_profile_is_not_without_data(shop):
+    watch_requests(shop, nn.Sequential(nn.Linear(4, 4)))
+
+    _, out, _ = shop.run("status")
+
+    assert "net: no_reference" in out
+    assert "observed: 30 of 30 requests (100 %)" in out
+    assert "- 0:input: 60 rows observed, but there is no bound to compare them with" in out
+    assert "next: run `calidrift calibrate`" in out
+
+
+class Streaming(nn.Module):
+    """Its layer runs after forward has returned, where no tap sees it."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(4, 4)
+
+    def forward(self, x):
+        yield self.inner(x)
+
+
+def test_a_service_in_which_nothing_can_be_read_is_blind(shop):
+    watch_requests(shop, Streaming())
+
+    _, out, _ = shop.run("status")
+
+    assert "net: blind" in out
+    assert "requests were sampled, but no point fired in any of them" in out
+    assert "observed: 0 of 30 requests" in out
+
+
+def test_the_wrong_folder_is_told_and_gets_no_database(tmp_path, monkeypatch, capsys):
+    for name in [name for name in os.environ if name.startswith("CALIDRIFT_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+    status = run(["status"])
+
+    assert status == 2
+    told = capsys.readouterr().err
+    assert f"there is no calidrift.toml in {tmp_path}" in told
+    assert "--config FILE" in told
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_promoted_version_that_no_service_has_loaded_is_told(watched, traffic):
+    watched.serve(1.0)
+    watched.run("status")
+    newer = traffic.profile({"fc:input": traffic.rng.normal(size=(8, 32))})
+    move = VersionRow(
+        model="net",
+        version="000002-abc",
+        action="promoted",
+        created_ns=1_800_000_100_000_000_000,
+        profile=newer.digest,
+        document="{}",
+    )
+    with Store.open(watched.root / "calidrift.duckdb") as store:
+        store.outcomes.record_version(move)
+    _, _, err = watched.run("status")
+    assert "net: 000002-abc is the registry's current version since 2027-01-15 08:01:40" in err
+    assert "until the service loads this one" in err
+
+    with Store.open(watched.root / "calidrift.duckdb") as store:
+        store.outcomes.record_version(replace(move, profile=watched.profile.digest))
+    _, _, err = watched.run("status")
+    assert err == "", "the version whose traffic is judged is the current one"
+
+
+def test_many_drifted_points_are_told_in_the_table_and_only_the_worst_in_words(shop, traffic):
+    shop.configure(CONFIG)
+    folder = shop.root / "state"
+    (folder / "profiles").mkdir(parents=True)
+    names = [f"layer{number}:input" for number in range(6)]
+    profile = traffic.profile({name: traffic.rng.normal(size=(512, 32)) for name in names})
+    profile.save(folder / "profiles" / f"{profile.digest}.json")
+    writer = StateWriter.create(folder, traffic.meta(points=tuple(names), profile=profile.digest))
+    bounds = [point.observed_bound.value for point in profile.points.values()]
+    values = [traffic.rng.normal(size=(40, 32)) * 5.0 for _ in names]
+    window = traffic.unit_window(0, values, bounds)
+    writer.write_closed(window)
+    writer.write_cumulative(window)
+    writer.close()
+
+    _, out, _ = shop.run("status")
+
+    assert "6 points of 6, 6 of them with harm" in out
+    assert sum(line.startswith("- layer") for line in out.splitlines()) == 3
+    assert "- and 3 points more: see the table, or --json" in out
+
+
+def test_the_least_covered_segments_are_named(watched):
+    watched.serve(1.0, 3.0)
+
+    _, out, _ = watched.run("status")
+
+    (line,) = [line for line in out.splitlines() if line.startswith("least covered segments: ")]
+    assert line.startswith("least covered segments: night ")

@@ -13,12 +13,14 @@ import pytest
 
 from calidrift_agent._profile import CalibrationProfile, ClipBound
 from calidrift_agent._state import Window
-from calidrift_agent._vocabulary import CountColumn
-from calidrift_analyzer.cli import _output
+from calidrift_agent._vocabulary import CountColumn, RequestColumn
+from calidrift_analyzer.cli import _output, _status
 from calidrift_analyzer.records import Verdict
 from calidrift_analyzer.store import Store
 
 GOLDEN = Path(__file__).with_name("verdicts.txt")
+SECOND = 1_000_000_000
+EPOCH = 1_800_000_000 * SECOND
 LONG = "features.layer3.1.downsample.conv2:input"
 POINTS = ("fc:input", LONG)
 
@@ -73,7 +75,8 @@ def ramp(scales) -> np.ndarray:
 
 
 @pytest.fixture
-def scene(shop, traffic):
+def scene(shop, traffic, monkeypatch):
+    monkeypatch.setattr(_status, "time_ns", lambda: EPOCH + 300 * SECOND)
     shop.configure('[analyzer]\nstate_dirs = []\ndatabase = "x.duckdb"\n[models.net]\n' + CONTRACT)
     return Scene(shop, traffic)
 
@@ -161,6 +164,38 @@ def blind(scene):
     scene.serve((1.0, 1.0), change=silence)
 
 
+def unread(scene):
+    """Sampled, but nothing was ever read: a generator, say."""
+
+    def hide(window: Window):
+        window.counts[:] = 0
+        window.cells[:] = 0
+        window.requests[RequestColumn.OBSERVED] = 0
+        window.requests[RequestColumn.UNITS : RequestColumn.UNITS_COVERED + 1] = 0
+
+    scene.calibrate(512)
+    scene.serve((1.0, 1.0), units=50, change=hide)
+
+
+def unread_without_reference(scene):
+    def hide(window: Window):
+        window.counts[:] = 0
+        window.cells[:] = 0
+        window.requests[RequestColumn.OBSERVED] = 0
+
+    scene.serve((1.0, 1.0), units=50, change=hide)
+
+
+def agent_in_trouble(scene):
+    def spoil(window: Window):
+        window.requests[RequestColumn.ERROR_FIRST + 2] = 1200
+        window.requests[RequestColumn.DROP_FIRST] = 7
+        window.requests[RequestColumn.DROP_FIRST + 2] = 99  # capture_limit: as it was told
+
+    scene.calibrate(512)
+    scene.serve((0.9, 0.9), change=spoil)
+
+
 def not_finite(scene):
     def spoil(window: Window):
         window.counts[1, CountColumn.NAN] = 7
@@ -198,6 +233,9 @@ SCENES: dict[str, Callable[[Scene], None]] = {
         ranges_only,
         harm_without_reference,
         blind,
+        unread,
+        unread_without_reference,
+        agent_in_trouble,
         not_finite,
         not_finite_alarm,
         no_data,
@@ -235,7 +273,7 @@ def test_every_column_stands_in_a_wide_table(scene):
     harmful(scene)
     said = scene.said()
     assert LONG in said.split("\n- ")[0]
-    for heading in ("95 % interval", "SQNR dB", "clipped energy"):
+    for heading in ("95 % interval", "SQNR dB", "clipped (measured)"):
         assert heading in said
 
 

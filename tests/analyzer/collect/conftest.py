@@ -81,11 +81,15 @@ class Desk:
             return collect([self.folder], store)
 
     def assert_complete(self, *processes):
-        """The store holds the counts of every process once."""
-        whole = reduce(Window.plus, [process.total() for process in processes])
+        """The database holds the counts of every process once."""
         with Store.open(self.database) as store:
-            totals = store.totals("net", "")
-            history = store.history("net", "")
+            self.assert_stored(store, *processes)
+
+    def assert_stored(self, store, *processes):
+        """The same of a store that is open."""
+        whole = reduce(Window.plus, [process.total() for process in processes])
+        totals = store.totals("net", "")
+        history = store.history("net", "")
         np.testing.assert_array_equal(totals.requests, whole.requests)
         for row, point in enumerate(totals.points):
             np.testing.assert_array_equal(point.counts, whole.counts[row])

@@ -1,8 +1,9 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from calidrift_agent._capture import list_captures
+from calidrift_agent._capture import CaptureOptions, CaptureRow, CaptureWriter, list_captures
 from calidrift_agent._state import (
     StateReader,
     Window,
@@ -192,6 +193,22 @@ def test_damaged_captures_are_named_and_the_rest_goes_on(folder, captures, desk)
         paths[0].name,
         "foreign.safetensors",
     }
+
+
+def test_encrypted_captures_are_listed_with_the_key_and_named_without(folder, desk, monkeypatch):
+    name = "CALIDRIFT_CAPTURE_KEYS"
+    monkeypatch.setenv(name, "QUFB" * 10 + "QUE=")
+    options = CaptureOptions(encrypt=True, reservoir=0)
+    writer = CaptureWriter(folder / "captures" / ("c" * 32), "net", "", ("fc:input",), options)
+    row = {"inputs": {"x": np.zeros((1, 4), np.float32)}, "maxima": np.ones(1, np.float32)}
+    writer.offer(CaptureRow(**row, uncovered=True, time_ns=5))
+    assert desk.run().captures == 1
+    writer.offer(CaptureRow(**row, uncovered=True, time_ns=6))
+    monkeypatch.delenv(name)
+    report = desk.run()
+    assert report.captures == 1  # it was known before
+    (skipped,) = report.skipped
+    assert name in str(skipped)
 
 
 def test_captures_that_are_gone_leave_the_listing(folder, database, captures, desk):

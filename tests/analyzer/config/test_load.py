@@ -71,6 +71,8 @@ def test_a_model_needs_four_references_and_gets_the_documented_defaults(file):
         coverage_target=0.95,
         max_accuracy_drop=0.01,
         alpha=0.05,
+        tolerance=0.01,
+        average_run_length=100_000.0,
         select_budget=64,
         random_share=0.25,
         min_size_ratio=3.9,

@@ -1,5 +1,8 @@
 """What `evaluate` may return."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -43,6 +46,7 @@ def test_without_labels_there_is_nothing_to_say():
         ({"correct": [0.5, float("nan")]}, "outside 0 ... 1"),
         ({"correct": ["a", "b"]}, "not an array of numbers"),
         ({"correct": [True, True], "segments": ["day"]}, "1 segments for 2 samples"),
+        ({"correct": [True, True], "groups": [1, 2, 3]}, "3 groups for 2 samples"),
     ],
 )
 def test_anything_else_is_one_sentence(arguments, told):
@@ -50,12 +54,24 @@ def test_anything_else_is_one_sentence(arguments, told):
         Evaluation(**arguments)
 
 
-def test_the_face_gives_its_lazy_names_and_no_others():
+def test_the_face_gives_its_lazy_name_and_no_others():
     from calidrift_analyzer import contract, recalibrate
 
     assert contract.UserCode.__name__ == "UserCode"
     assert recalibrate.Evaluation is Evaluation
     for face in (contract, recalibrate):
         assert all(getattr(face, name) for name in face.__all__)
-        with pytest.raises(AttributeError, match="nothing"):
-            face.nothing  # noqa: B018
+    with pytest.raises(AttributeError, match="nothing"):
+        contract.nothing  # noqa: B018
+
+
+def test_a_parent_needs_no_torch_for_the_contract():
+    code = (
+        "import sys; import calidrift_analyzer.recalibrate as face; face.Evaluation(correct=[1]);"
+        "assert 'torch' not in sys.modules, 'torch was imported'"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+
+    assert ended.returncode == 0, ended.stderr

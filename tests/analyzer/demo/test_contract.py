@@ -49,6 +49,9 @@ def test_evaluate_covers_every_condition_of_the_split(split: str) -> None:
     assert sum(oracle.calls) == 4 * size
     assert evaluation.metric == 1.0
     assert [evaluation.segments.count(condition) for condition in Condition] == [size] * 4
+    seen = pictures(Part(split), 3, tuple(Condition))
+    assert evaluation.groups == seen.sources.tolist(), "four views of one picture are one group"
+    assert {evaluation.groups.count(group) for group in evaluation.groups} == {4}
 
 
 def test_evaluate_assigns_mistakes_to_their_segment() -> None:

@@ -74,7 +74,7 @@ def report_on():
             parity_db=80.0,
             sizes=Sizes(1000, 3950, 2000, 5000),
             kernels=KernelReport((LayerKernels("a", LayerKind.LINEAR, 1, 1),), in_code=1),
-            coverage=HeldOutCoverage(100, 100, 1.0, 0.97, ""),
+            coverage=HeldOutCoverage(100, 100, 1.0, 0.97, "", 100),
             latency=None,
             seconds=1.0,
         )

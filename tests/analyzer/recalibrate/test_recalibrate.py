@@ -99,32 +99,12 @@ def test_candidates_survive_json(tiny_candidates):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("changes", "told"),
-    [
-        ({"factory": "nowhere_at_all:f"}, "the module nowhere_at_all cannot be imported"),
-        ({"factory": "tiny_user:example_inputs"}, "but must return a torch.nn.Module"),
-        ({"calibration": "tiny_user:evaluate"}, "calibration .*raised TypeError"),
-    ],
-)
-def test_misbehaving_user_code_is_one_sentence(tiny_contract, tmp_path, changes, told):
-    with pytest.raises(ContractError, match=told):
-        recalibrate(dataclasses.replace(tiny_contract, **changes), tmp_path / "made")
+def test_an_error_of_the_child_is_one_sentence_and_leaves_nothing(tiny_contract, tmp_path):
+    contract = dataclasses.replace(tiny_contract, factory="nowhere_at_all:f")
+
+    with pytest.raises(ContractError, match="the module nowhere_at_all cannot be imported"):
+        recalibrate(contract, tmp_path / "made")
     assert not (tmp_path / "made").exists()
-
-
-@pytest.mark.slow
-def test_a_sketch_of_another_model_names_the_missing_point(tiny_contract, tmp_path):
-    sketch = MagnitudeSketch()
-    sketch.update(np.ones(3, np.float32))
-
-    with pytest.raises(NoDataError, match="the point stem:input has no finite values"):
-        recalibrate(
-            tiny_contract,
-            tmp_path,
-            production=Production({"other:input": sketch}, 3),
-            samples=None,
-        )
 
 
 @pytest.mark.parametrize("changes", [{"samples": None}, {"estimators": ()}])
@@ -168,6 +148,28 @@ def job(tiny_contract, tmp_path, monkeypatch):
     yield Run(tiny_contract, tmp_path / "made")
     torch.set_num_threads(before)
     sys.modules.pop("tiny_user", None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"factory": "tiny_user:example_inputs"}, "but must return a torch.nn.Module"),
+        ({"calibration": "tiny_user:evaluate"}, "calibration .*raised TypeError"),
+    ],
+)
+def test_misbehaving_user_code_is_one_sentence(job, tiny_contract, tmp_path, changes, told):
+    with pytest.raises(ContractError, match=told):
+        job(contract=record_document(dataclasses.replace(tiny_contract, **changes)))
+    assert not (tmp_path / "made").exists()
+
+
+def test_a_sketch_of_another_model_names_the_missing_point(job):
+    sketch = MagnitudeSketch()
+    sketch.update(np.ones(3, np.float32))
+    production = {"units": 3, "sketches": {"other:input": sketch.to_mapping()}}
+
+    with pytest.raises(NoDataError, match="the point stem:input has no finite values"):
+        job(calibration=False, production=production)
 
 
 def test_the_job_tells_every_step_and_writes_both_files(job):

@@ -38,6 +38,10 @@ class TestOpen:
         for name, columns in (
             ("windows", REQUEST_NAMES),
             ("point_windows", COUNT_NAMES + VALUE_NAMES),
+            ("rollups", REQUEST_NAMES),
+            ("rollup_points", COUNT_NAMES + VALUE_NAMES),
+            ("recorded", REQUEST_NAMES),
+            ("recorded_points", COUNT_NAMES + VALUE_NAMES),
         ):
             found = [row[1] for row in table(path, f"PRAGMA table_info('{name}')")]
             assert sorted(column for column in found if column in columns) == sorted(columns)

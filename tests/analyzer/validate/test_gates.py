@@ -45,7 +45,7 @@ GOOD = Evidence(
         ),
         in_code=2,
     ),
-    coverage=HeldOutCoverage(400, 398, 0.995, 0.984, "a:input"),
+    coverage=HeldOutCoverage(400, 398, 0.995, 0.984, "a:input", 400),
 )
 UNLABELLED = {"fp32_accuracy": None, "int8_accuracy": None}
 
@@ -182,7 +182,15 @@ def test_a_compiler_that_destroys_the_output_cannot_excuse_itself(noise):
 
 @pytest.mark.parametrize(("lower", "passed"), [(0.95, True), (0.9499, False), (0.0, False)])
 def test_coverage_is_judged_by_its_lower_bound(lower, passed):
-    gate = judge(coverage=HeldOutCoverage(400, 399, 0.9975, lower, "a:input"))[GateName.COVERAGE]
+    coverage = HeldOutCoverage(400, 399, 0.9975, lower, "a:input", 400)
+    gate = judge(coverage=coverage)[GateName.COVERAGE]
 
     assert gate.passed is passed
+    assert "399 of 400 held-out requests stay inside" in gate.sentence
     assert ("most often passed at a:input" in gate.sentence) is not passed
+
+
+def test_a_reader_is_told_that_groups_are_counted_and_not_rows():
+    gate = judge(coverage=HeldOutCoverage(100, 99, 0.99, 0.953, "a:input", 400))[GateName.COVERAGE]
+
+    assert "99 of 100 held-out requests (one of each group of 400 rows) stay" in gate.sentence

@@ -24,6 +24,7 @@ from calidrift_analyzer.validate._measure import (
     require_comparable,
     uncovered_units,
 )
+from calidrift_analyzer.validate._statistics import coverage_lower_bound
 
 
 class Code:
@@ -95,6 +96,11 @@ def measured(rows=2, **answer):
             measured(correct=[1, 1], segments=["b", "a"]),
             "other segments",
         ),
+        (
+            measured(correct=[1, 1], groups=[4, 5]),
+            measured(correct=[1, 1], groups=[5, 4]),
+            "other groups",
+        ),
         (measured(2), measured(3), r"shape \(2, 3\) from one model and \(3, 3\)"),
     ],
 )
@@ -122,10 +128,14 @@ def profile(bound):
     )
 
 
+def exceeded(code, graph, profile, splits, seed=0):
+    return uncovered_units(code, graph, profile, splits, np.random.default_rng(seed)).exceeded
+
+
 def test_a_unit_is_uncovered_where_it_passes_the_observed_bound_not_the_clip_range(linear):
     rows = torch.tensor([[0.0, 1.0], [0.0, -1.1], [2.0, 0.0], [0.5, 0.5]])
 
-    found = uncovered_units(over(rows[:3], rows[3:]), linear, profile(1.0), [Split.GATE])
+    found = exceeded(over(rows[:3], rows[3:]), linear, profile(1.0), [Split.GATE])
 
     assert found["0:input"].tolist() == [False, True, True, False]
 
@@ -134,13 +144,13 @@ def test_a_unit_is_uncovered_where_it_passes_the_observed_bound_not_the_clip_ran
 def test_a_unit_that_is_not_finite_is_never_covered(linear, value):
     rows = torch.tensor([[0.1, value], [0.1, 0.1]])
 
-    found = uncovered_units(over(rows), linear, profile(1.0), [Split.GATE])
+    found = exceeded(over(rows), linear, profile(1.0), [Split.GATE])
 
     assert found["0:input"].tolist() == [True, False]
 
 
 def test_without_a_bound_nothing_is_covered(linear):
-    found = uncovered_units(over(torch.zeros(3, 2)), linear, profile(None), [Split.GATE])
+    found = exceeded(over(torch.zeros(3, 2)), linear, profile(None), [Split.GATE])
 
     assert found["0:input"].tolist() == [True] * 3
 
@@ -152,7 +162,7 @@ def test_every_split_counts(linear):
         model(rows[split])
         return Evaluation()
 
-    found = uncovered_units(Code(evaluate), linear, profile(1.0), [Split.GATE, Split.REPORT])
+    found = exceeded(Code(evaluate), linear, profile(1.0), [Split.GATE, Split.REPORT])
 
     assert found["0:input"].tolist() == [False] * 3 + [True] * 2
 
@@ -162,4 +172,74 @@ def test_a_call_without_rows_is_an_error(linear):
         model(3)
 
     with pytest.raises(ContractError, match="without a tensor that has rows"):
-        uncovered_units(Code(evaluate), linear, profile(1.0), [Split.GATE])
+        exceeded(Code(evaluate), linear, profile(1.0), [Split.GATE])
+
+
+def views(pictures, uncovered, copies=4):
+    """Every picture `copies` times in a row; all views of the last ones leave the bound."""
+    loud = torch.arange(pictures) >= pictures - uncovered
+    return torch.where(loud, 2.0, 0.5).repeat_interleave(copies)[:, None].expand(-1, 2).clone()
+
+
+def test_views_of_one_picture_are_one_unit(linear):
+    rows = views(pictures=50, uncovered=3)
+    groups = np.repeat(np.arange(50), 4)
+
+    alone = uncovered_units(over(rows), linear, profile(1.0), [Split.GATE], rng(0))
+    grouped = uncovered_units(over(rows, groups=groups), linear, profile(1.0), [Split.GATE], rng(0))
+
+    assert (alone.rows, alone.exceeded["0:input"].sum()) == (200, 12)
+    assert grouped.rows == 200
+    assert grouped.exceeded["0:input"].shape == (50,)
+    assert grouped.exceeded["0:input"].sum() == 3
+
+
+def rng(seed):
+    return np.random.default_rng(seed)
+
+
+def test_the_row_of_a_group_is_drawn_at_random_and_not_the_first(linear):
+    """One of the four views of every picture is outside: a quarter of the requests."""
+    rows = torch.tensor([2.0, 0.5, 0.5, 0.5]).repeat(300)[:, None].expand(-1, 2).clone()
+    groups = np.repeat(np.arange(300), 4)
+
+    code = over(rows, groups=groups.tolist())
+    found = exceeded(code, linear, profile(1.0), [Split.GATE])["0:input"]
+
+    assert 75 - 4 * 7.5 < found.sum() < 75 + 4 * 7.5
+    again = exceeded(code, linear, profile(1.0), [Split.GATE])["0:input"]
+    assert np.array_equal(found, again)
+
+
+def test_a_group_of_one_split_is_not_that_of_another(linear):
+    code = over(torch.zeros(2, 2), groups=["a", "a"])
+
+    found = exceeded(code, linear, profile(1.0), [Split.GATE, Split.REPORT])
+
+    assert found["0:input"].shape == (2,)
+
+
+def test_groups_must_be_those_of_the_rows(linear):
+    code = over(torch.zeros(3, 2), groups=["a", "b"])
+
+    with pytest.raises(ContractError, match=r"groups for 2 samples .* the model with 3 rows"):
+        exceeded(code, linear, profile(1.0), [Split.GATE])
+
+
+def bound_holds(grouped):
+    """How often the lower bound is below the true coverage of views that leave together."""
+    draw = np.random.default_rng(3)
+    code = nn.Sequential(nn.Linear(2, 2))
+    graph = PreparedModel(code, (torch.zeros(2, 2),)).convert({"0:input": Range(-0.1, 0.1)})
+    held, trials, truth = 0, 60, 0.9
+    for _ in range(trials):
+        rows = views(60, int((draw.random(60) > truth).sum()))
+        groups = np.repeat(np.arange(60), 4) if grouped else None
+        found = exceeded(over(rows, groups=groups), graph, profile(1.0), [Split.GATE])["0:input"]
+        held += coverage_lower_bound(int((~found).sum()), found.size) <= truth
+    return held / trials
+
+
+def test_the_coverage_bound_holds_for_groups_and_would_not_without_them():
+    assert bound_holds(grouped=True) >= 0.95 - 3.5 * np.sqrt(0.95 * 0.05 / 60)
+    assert bound_holds(grouped=False) < 0.95 - 3.5 * np.sqrt(0.95 * 0.05 / 60)

@@ -70,6 +70,44 @@ def test_pairing_narrows_the_interval(rng):
     assert found.samples == 500
 
 
+def covers_clusters(rng, grouped):
+    """How often the interval holds the true mean where four samples are right or wrong together."""
+    groups = np.repeat(np.arange(100), 4)
+    hits = 0
+    for _ in range(TRIALS):
+        scores = np.repeat((rng.random(100) < 0.8).astype(float), 4)
+        found = accuracy_of(scores, scores, None, rng, groups=groups if grouped else None).fp32
+        hits += found.low <= 0.8 <= found.high
+    return hits
+
+
+def test_the_interval_counts_groups_and_would_be_wrong_if_it_counted_samples(rng):
+    assert holds_in(0.95, TRIALS, covers_clusters(rng, grouped=True))
+    assert not holds_in(0.95, TRIALS, covers_clusters(rng, grouped=False))
+
+
+def test_groups_of_one_sample_change_nothing():
+    scores = (np.random.default_rng(1).random(60) < 0.7).astype(float)
+
+    alone = accuracy_of(scores, scores, None, np.random.default_rng(2))
+    named = accuracy_of(scores, scores, None, np.random.default_rng(2), groups=range(60))
+
+    # Groups are sorted by name, so the same draws pick other samples: equal up to resampling.
+    assert named.fp32.estimate == alone.fp32.estimate
+    assert named.fp32.low == pytest.approx(alone.fp32.low, abs=0.03)
+    assert named.fp32.high == pytest.approx(alone.fp32.high, abs=0.03)
+
+
+def test_groups_of_unequal_size_keep_the_mean_of_the_samples(rng):
+    scores = np.array([1.0] * 30 + [0.0, 1.0] * 5)
+    groups = ["large"] * 30 + [f"small {number}" for number in range(10)]
+
+    found = accuracy_of(scores, scores, None, rng, groups=groups).fp32
+
+    assert found.estimate == scores.mean()
+    assert found.low < scores.mean() < found.high
+
+
 def test_the_interval_of_a_mean_agrees_with_the_binomial_one(rng):
     scores = np.repeat([1.0, 0.0], [180, 20])
 

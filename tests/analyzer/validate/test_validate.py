@@ -198,7 +198,8 @@ def test_limits_of_the_contract_close_the_gate(job, tiny_contract):
     [
         ("raises", r"evaluate \(tiny_user:raises\) raised RuntimeError .*the labels are gone"),
         ("never_runs", "never called the model on the split select"),
-        ("moody", "evaluate scores 101 samples for one model and 102 for another"),
+        ("moody", "evaluate scores 101 samples for one model and 104 for another"),
+        ("deaf", "evaluate ran the same samples on two splits: all 200 of the split select are"),
     ],
 )
 def test_an_evaluation_that_misbehaves_is_one_sentence(job, tiny_contract, evaluate, told):

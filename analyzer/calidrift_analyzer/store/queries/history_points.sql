@@ -3,11 +3,19 @@ WITH ordered AS (
     SELECT
         w.process_id,
         w.number,
-        ROW_NUMBER() OVER (ORDER BY w.batch, w.ended, w.process_id, w.number) - 1 AS look
+        ROW_NUMBER() OVER (ORDER BY w.batch, w.ended, w.process_id, w.number) - 1 + (
+            SELECT COUNT(*)
+            FROM looks
+            WHERE model = $model AND profile = $profile AND instrument = $instrument
+        ) AS look
     FROM windows AS w
     JOIN processes AS p USING (process_id)
     WHERE p.model = $model AND p.profile = $profile AND p.instrument = $instrument
 )
+SELECT look, point, units, exceedances
+FROM look_points
+WHERE model = $model AND profile = $profile AND instrument = $instrument
+UNION ALL
 SELECT
     o.look,
     n.point,

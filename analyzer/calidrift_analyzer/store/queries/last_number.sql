@@ -1,3 +1,3 @@
 SELECT COALESCE(MAX(number), -1)
-FROM windows
+FROM recorded
 WHERE process_id = $process_id

@@ -1,2 +1,2 @@
 SELECT COALESCE(MAX(batch), 0) + 1
-FROM windows
+FROM batches

@@ -6,6 +6,6 @@ SELECT
     COUNT(DISTINCT w.process_id) AS processes,
     MAX(epoch_ns(w.ended)) AS last_ns
 FROM processes AS p
-JOIN windows AS w USING (process_id)
+JOIN recorded AS w USING (process_id)
 GROUP BY p.model, p.profile, p.instrument
 ORDER BY last_ns DESC, p.model, p.profile, p.instrument

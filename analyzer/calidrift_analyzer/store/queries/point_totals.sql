@@ -29,10 +29,10 @@ SELECT
     SUM(w.energy) AS energy,
     MIN(w.padded_lowest) AS padded_lowest,
     MAX(w.padded_highest) AS padded_highest
-FROM point_windows AS w
-JOIN windows AS t USING (process_id, number)
+FROM recorded_points AS w
+JOIN recorded AS t USING (process_id, tier, number)
 JOIN process_points AS n USING (process_id, position)
 JOIN processes AS p USING (process_id)
 WHERE p.model = $model AND p.profile = $profile AND p.instrument = $instrument
-    AND epoch_ns(t.ended) > $since
+    AND ($process IS NULL OR p.process = $process) AND epoch_ns(t.ended) > $since
 GROUP BY n.point

@@ -1,8 +1,10 @@
--- One row: request counters of a model, summed over all windows of all its processes.
+-- One row: request counters of a model, over everything recorded of its processes or of one.
 SELECT
-    COUNT(*) AS windows,
-    COUNT(*) FILTER (w.flags & $coarse <> 0) AS coarse_windows,
+    CAST(COALESCE(SUM(w.windows), 0) AS BIGINT) AS windows,
+    CAST(COALESCE(SUM(w.coarse), 0) AS BIGINT) AS coarse_windows,
     COUNT(DISTINCT w.process_id) AS processes,
+    COALESCE(MAX(w.number), -1) AS last_number,
+    CAST(COALESCE(BIT_OR(w.flags), 0) AS INTEGER) AS flags,
     COALESCE(MIN(epoch_ns(w.started)), 0) AS first_ns,
     COALESCE(MAX(epoch_ns(w.ended)), 0) AS last_ns,
     CAST(COALESCE(SUM(w.seen), 0) AS BIGINT) AS seen,
@@ -33,7 +35,7 @@ SELECT
     CAST(COALESCE(SUM(w.drop_rate_limit), 0) AS BIGINT) AS drop_rate_limit,
     CAST(COALESCE(SUM(w.drop_redacted), 0) AS BIGINT) AS drop_redacted,
     CAST(COALESCE(SUM(w.drop_no_key), 0) AS BIGINT) AS drop_no_key
-FROM windows AS w
+FROM recorded AS w
 JOIN processes AS p USING (process_id)
 WHERE p.model = $model AND p.profile = $profile AND p.instrument = $instrument
-    AND epoch_ns(w.ended) > $since
+    AND ($process IS NULL OR p.process = $process) AND epoch_ns(w.ended) > $since

@@ -1,0 +1,28 @@
+"""The sidecar: reports state directories from a process of its own (no torch).
+
+It serves `/metrics`, pushes over OTLP and sweeps files of dead processes, so that rendering never
+holds the interpreter lock of a serving process.
+"""
+
+from calidrift_agent._sidecar._exposition import Exposition
+from calidrift_agent._sidecar._options import (
+    DEFAULT_HOST,
+    DEFAULT_INTERVAL_SECONDS,
+    DEFAULT_PORT,
+    ListenOptions,
+    PushOptions,
+    SidecarOptions,
+)
+from calidrift_agent._sidecar._sidecar import Sidecar, serve
+
+__all__ = [
+    "DEFAULT_HOST",
+    "DEFAULT_INTERVAL_SECONDS",
+    "DEFAULT_PORT",
+    "Exposition",
+    "ListenOptions",
+    "PushOptions",
+    "Sidecar",
+    "SidecarOptions",
+    "serve",
+]

@@ -1,0 +1,76 @@
+"""Which looks hold spent evidence: they stay as they are when old looks are joined."""
+
+import math
+
+import numpy as np
+
+from calidrift_agent._profile import CalibrationProfile
+from calidrift_analyzer.assess._evidence import log_evidence
+from calidrift_analyzer.assess._rules import AssessRules
+from calidrift_analyzer.assess._service_level import level_looks
+from calidrift_analyzer.records import ModelHistory
+from calidrift_analyzer.store import Landmarks
+
+__all__ = ["landmarks"]
+
+
+def landmarks(
+    history: ModelHistory,
+    profile: CalibrationProfile | None,
+    rules: AssessRules = AssessRules(),  # noqa: B008 - frozen, so one for all is safe
+) -> Landmarks:
+    """Name the looks that an assessment refers to, for `Store.retain`.
+
+    Of each point the look at which its evidence is largest, the first that crosses the threshold,
+    and the lowest before that, at which the drift is said to begin; of all traffic and each segment
+    the largest, the first that breaches, and each alarm of the renewable kind. As the looks that
+    stay are a part of those that were made, no other one can cross first or be larger, so alarms,
+    breaches and largest evidence are the same numbers afterwards.
+
+    Args:
+        history: Looks of one model.
+        profile: Its profile; without one there is no evidence.
+        rules: What the model is assessed by; alarms stay put under these rules.
+
+    Returns:
+        The looks, and the moments at which drifts of alarmed points began.
+
+    Cost: as the evidence of an assessment, 1 us per point and look.
+    """
+    tested = (
+        {}
+        if profile is None
+        else {
+            name: point.observed_bound
+            for name, point in profile.points.items()
+            if point.observed_bound is not None and name in history.points
+        }
+    )
+    looks: set[int] = set(level_looks(history, profile, rules))
+    moments: set[int] = set()
+    # As in an assessment every point of the profile counts, listed or not.
+    expected = (
+        0
+        if profile is None
+        else sum(point.observed_bound is not None for point in profile.points.values())
+    )
+    log_threshold = math.log(max(expected, 1) / rules.alpha)
+    for name, bound in tested.items():
+        column = history.points.index(name)
+        evidence = log_evidence(
+            np.cumsum(history.exceedances[:, column]),
+            np.cumsum(history.units[:, column]),
+            rank=bound.rank,
+            reference_units=bound.units,
+        )
+        if not evidence.size:
+            continue
+        looks.add(int(evidence.argmax()))
+        crossed = np.flatnonzero(evidence >= log_threshold)
+        if crossed.size:
+            first = int(crossed[0])
+            lowest = int(evidence[: first + 1].argmin())
+            looks |= {first, lowest}
+            if evidence[lowest] < 0.0:
+                moments.add(int(history.end_ns[lowest]))
+    return Landmarks(tuple(sorted(looks)), tuple(sorted(moments)))

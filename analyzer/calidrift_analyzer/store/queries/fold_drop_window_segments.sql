@@ -1,0 +1,2 @@
+DELETE FROM segment_counts AS w USING moving AS m
+WHERE m.tier = 0 AND w.process_id = m.process_id AND w.number = m.number

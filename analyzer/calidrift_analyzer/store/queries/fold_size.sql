@@ -1,0 +1,2 @@
+SELECT COUNT(*), COUNT(DISTINCT (process_id, target))
+FROM moving

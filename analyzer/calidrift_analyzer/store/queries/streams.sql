@@ -1,0 +1,3 @@
+SELECT DISTINCT model, profile, instrument
+FROM processes
+ORDER BY model, profile, instrument

@@ -1,0 +1,91 @@
+"""What a watch says it costs."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from prometheus_client import CollectorRegistry
+
+from calidrift_agent._export import series_of
+from calidrift_agent._profile import ObservedBound
+from calidrift_agent._state import WindowBuffer
+from calidrift_agent._watch import CostEstimate
+from calidrift_agent._watch._cost import POINT_BYTES
+from calidrift_agent._watch._detection import ReferenceUnits
+from calidrift_agent.errors import ConfigurationError
+
+
+def with_units(profile, units):
+    bound = ObservedBound(1.0, 2, units, (3.0, 1.0))
+    points = {
+        name: replace(one, observed_bound=bound if one.has_observations else None)
+        for name, one in profile.points.items()
+    }
+    return replace(profile, points=points)
+
+
+def test_the_report_says_what_it_costs(net, x, watch_all, bounded, tmp_path):
+    profile = with_units(bounded(conv__input=1.0, fc__input=None), 700)
+    watch = watch_all(net, profile=profile, state_dir=tmp_path)
+    before = watch.report()
+    assert (before.cost.own_seconds, before.cost.forward_seconds) == (None, None)
+    assert before.cost.ratio_within(0.01) is None
+    assert before.references == (ReferenceUnits(2, 700),)
+    assert before.detectable_exceedance is not None
+    with torch.no_grad():
+        for _ in range(6):
+            net(x)
+            watch.flush()
+    cost = watch.report().cost
+    assert cost.points == 2
+    assert cost.file_bytes == before.state_file.stat().st_size
+    assert cost.own_seconds > 0.0
+    assert cost.forward_seconds > 0.0
+    assert 0.0 < cost.ratio_within(0.01) <= 1.0
+    before.state_file.unlink()
+    assert watch.report().cost.file_bytes is None
+
+
+def test_without_files_and_without_profile(net, watch_all):
+    report = watch_all(net).report()
+    assert report.cost.file_bytes is None
+    assert report.references == ()
+    assert report.detection_seconds(10.0) is None
+
+
+def test_a_watch_that_is_off_costs_nothing(net, watch_all, monkeypatch):
+    monkeypatch.setenv("CALIDRIFT_DISABLED", "1")
+    assert watch_all(net).report().cost is None
+
+
+def test_memory_is_what_a_buffer_takes():
+    buffer = WindowBuffer(3, window_seconds=1.0, now_ns=0)
+    for second in range(1, 40):
+        buffer.close(second * 10**9)
+    closed = buffer._closed
+    arrays = [buffer.counts, buffer.values, buffer.cells]
+    arrays += [closed.counts, closed.values, closed.cells]
+    arrays += [absmax for _, absmax in buffer._recent]
+    assert 0.99 * 3 * POINT_BYTES < sum(array.nbytes for array in arrays) <= 3 * POINT_BYTES
+    assert CostEstimate(3).state_bytes == 3 * POINT_BYTES
+
+
+def test_series_are_what_a_registry_shows_at_most(net, x, watch_all, bounded):
+    watch = watch_all(net, profile=bounded(conv__input=1.0, fc__input=1.0))
+    with torch.no_grad():
+        net(x)
+    registry = CollectorRegistry()
+    registry.register(watch.collector())
+    shown = sum(len(family.samples) for family in registry.collect())
+    most = watch.report().cost.series
+    assert most == series_of(2)
+    assert shown <= most <= shown + 20
+
+
+def test_a_ratio_within_a_budget():
+    cost = CostEstimate(1, own_seconds=0.004, forward_seconds=0.002)
+    assert cost.ratio_within(0.02) == 0.01
+    assert CostEstimate(1, own_seconds=1e-9, forward_seconds=1.0).ratio_within(0.01) == 1.0
+    for budget in (0.0, 1.5, float("nan")):
+        with pytest.raises(ConfigurationError, match=r"budget is .* share"):
+            cost.ratio_within(budget)
