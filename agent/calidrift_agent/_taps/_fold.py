@@ -207,11 +207,11 @@ def _add_cells(recorder: Recorder, buffer: WindowBuffer) -> None:
         group = readings[start : start + _GROUP]
         sizes = np.array([reading.sample.size for reading in group], np.int64)
         counts = count_rows(np.concatenate([reading.sample for reading in group]), sizes)
+        counts *= np.array([reading.weight for reading in group])[:, None]
         for reading, counted in zip(group, counts, strict=True):
-            if reading.weight != 1:
-                counted *= reading.weight
             for point in reading.points:
-                cells[point] += counted
+                row = cells[point]
+                row += counted
 
 
 def _by_point(

@@ -101,6 +101,37 @@ def seen_by_strip(strip: "Strip", rows: int) -> Seen:
     )
 
 
+def strip_readings(strip: "Strip", rows: int) -> list[Reading]:
+    """Return what the native tap saw as objects; to look at, not to count."""
+    seen = seen_by_strip(strip, rows)
+    found: dict[int, Reading] = {}
+    for row, counts in enumerate(seen.counts.tolist()):
+        one = dict(zip(SeenColumn, counts, strict=True))
+        point, entry = one[SeenColumn.POINT], one[SeenColumn.ENTRY]
+        if entry in found:
+            found[entry].points.append(point)
+            continue
+        extremes = Extremes(
+            highs=seen.highs[row].tolist(),
+            lows=seen.lows[row].tolist(),
+            broken=tuple(np.flatnonzero(np.isinf(seen.absmax[row])).tolist()),
+            nan=one[SeenColumn.NAN],
+            inf=one[SeenColumn.INF],
+            clip_low=one[SeenColumn.CLIP_LOW],
+            clip_high=one[SeenColumn.CLIP_HIGH],
+            clipped_energy=float(seen.energies[row, 0]),
+        )
+        found[entry] = Reading(
+            [point],
+            one[SeenColumn.NUMEL],
+            one[SeenColumn.WEIGHT],
+            extremes,
+            np.frombuffer(strip.sample(entry), np.float32),
+            energy=float(seen.energies[row, 1]),
+        )
+    return list(found.values())
+
+
 def seen_in_readings(readings: Sequence[Reading], rows: int, *, energy: bool) -> Seen:
     """Return readings in columns.
 

@@ -6,22 +6,21 @@ from random import Random
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, Final, final
 
-import numpy as np
 import torch
 
 from calidrift_agent._points import Frame
 from calidrift_agent._taps._codes import CodeReading
 from calidrift_agent._taps._ledger import Ledger
-from calidrift_agent._taps._measure import Extremes, is_observable, of_one_row
+from calidrift_agent._taps._measure import is_observable, of_one_row
 from calidrift_agent._taps._measurer import Measurer, Raw
 from calidrift_agent._taps._memory import Shelf, ShelfPool
 from calidrift_agent._taps._reading import (
     Reading,
     Seen,
-    SeenColumn,
     joined,
     seen_by_strip,
     seen_in_readings,
+    strip_readings,
 )
 from calidrift_agent._taps._stride import WHOLE_LIMIT
 from calidrift_agent._taps._table import PointTable
@@ -175,7 +174,7 @@ class Recorder:
             elif is_observable(value):
                 self._observe_large(point, value)
             else:
-                self._keep_codes(point, value)
+                _keep_codes(self, point, value)
         except Exception as error:
             if _is_transformed(value):
                 self.failed = True  # no error of anybody's: there is no plain memory to read
@@ -230,12 +229,12 @@ class Recorder:
     @property
     def sole_strip(self) -> "Strip | None":
         """Where the native tap wrote, if nothing was left to Python; in the drain."""
-        return None if self._own() else self.strip
+        return None if self.samples() else self.strip
 
     @property
     def fired(self) -> bool:
         """Whether any floating-point tensor was observed; in the drain."""
-        own, strip = self._own(), self.strip
+        own, strip = self.samples(), self.strip
         return bool(own or (strip is not None and strip.marks))
 
     def finish(self) -> None:
@@ -248,7 +247,7 @@ class Recorder:
         Cost: 20 us, and 10 us for each tensor that Python copied whole.
         """
         if self._seen is None:
-            own, strip = self._own(), self.strip
+            own, strip = self.samples(), self.strip
             parts = []
             if strip is not None and strip.marks:
                 parts.append(seen_by_strip(strip, self.rows))
@@ -257,13 +256,11 @@ class Recorder:
             self._seen = parts[0] if len(parts) == 1 else joined(*parts)
         return self._seen
 
-    def samples(self) -> list[Reading]:
-        """Return the readings whose samples are not counted by the native tap."""
-        return self._own()
-
     def readings(self) -> list[Reading]:
         """Return what was observed as objects, one for each tensor; to look at, not to count."""
-        return [*self._by_strip(), *self._own()]
+        strip = self.strip
+        native = [] if strip is None else strip_readings(strip, self.rows)
+        return [*native, *self.samples()]
 
     def release(self) -> None:
         """Give the memory back; readings are void from now on."""
@@ -283,64 +280,17 @@ class Recorder:
             self._known = Measurer(self._table, self.rows, self._repeat, self._frame, phase)
         return self._known
 
-    def _own(self) -> list[Reading]:
-        """What Python observed, measured once."""
+    def samples(self) -> list[Reading]:
+        """Return what Python observed, measured once: all that the native tap does not count."""
         if self._readings is None:
             shelf, self._readings = self._shelf, []
             if (self._raw or self._later) and shelf is not None:
                 with torch.inference_mode():
                     self._readings = self._measurer.measure_copies(self._raw, shelf)
                     for later in self._later:
-                        self._observe_later(later, self._readings)
+                        self._readings += _observe_later(self, later)
             self._raw, self._later = [], []
         return self._readings
-
-    def _observe_later(self, later: Later, readings: list[Reading]) -> None:
-        frame = None if self._frame is None else self._frame.row(self.unit)
-        side = Recorder(self._table, self._ledger, self._shelves, rows=1, frame=frame)
-        try:
-            later(side.observe)
-            for reading in side.readings():
-                extremes = of_one_row(reading.extremes, self.unit, self.rows)
-                readings.append(replace(reading, extremes=extremes, sample=reading.sample.copy()))
-            self.failed = self.failed or side.failed
-        except Exception as error:
-            self.fail(error)
-        finally:
-            side.release()
-
-    def _by_strip(self) -> list[Reading]:
-        """What the native tap observed."""
-        strip = self.strip
-        if strip is None or not strip.marks:
-            return []
-        seen = seen_by_strip(strip, self.rows)
-        found: dict[int, Reading] = {}
-        for row, counts in enumerate(seen.counts.tolist()):
-            one = dict(zip(SeenColumn, counts, strict=True))
-            point, entry = one[SeenColumn.POINT], one[SeenColumn.ENTRY]
-            if entry in found:
-                found[entry].points.append(point)
-                continue
-            extremes = Extremes(
-                highs=seen.highs[row].tolist(),
-                lows=seen.lows[row].tolist(),
-                broken=tuple(np.flatnonzero(np.isinf(seen.absmax[row])).tolist()),
-                nan=one[SeenColumn.NAN],
-                inf=one[SeenColumn.INF],
-                clip_low=one[SeenColumn.CLIP_LOW],
-                clip_high=one[SeenColumn.CLIP_HIGH],
-                clipped_energy=float(seen.energies[row, 0]),
-            )
-            found[entry] = Reading(
-                [point],
-                one[SeenColumn.NUMEL],
-                one[SeenColumn.WEIGHT],
-                extremes,
-                np.frombuffer(strip.sample(entry), np.float32),
-                energy=float(seen.energies[row, 1]),
-            )
-        return list(found.values())
 
     def _observe_large(self, point: int, tensor: torch.Tensor) -> None:
         shelf = self._shelf
@@ -366,17 +316,42 @@ class Recorder:
         """Copy a tensor for which there is no buffer yet, if it can be observed at all."""
         if self._shelf is None or not is_observable(tensor):
             self._last = None
-            self._keep_codes(point, tensor)
+            _keep_codes(self, point, tensor)
             return
         self._raw.append((point, self._shelf.keep(len(self._raw), tensor)))
         self._elements += tensor.numel()
 
-    def _keep_codes(self, point: int, tensor: torch.Tensor) -> None:
-        """Copy the codes of a quantized tensor, where its point has a clip range."""
-        found = self._measurer.codes(point, tensor)
-        if found is not None:
-            self.codes.append(found)
-            self._elements += found.size // 4
+
+def _keep_codes(recorder: Recorder, point: int, tensor: torch.Tensor) -> None:
+    """Copy the codes of a quantized tensor, where its point has a clip range."""
+    found = recorder._measurer.codes(point, tensor)
+    if found is not None:
+        recorder.codes.append(found)
+        recorder._elements += found.size // 4
+
+
+def _observe_later(recorder: Recorder, later: Later) -> list[Reading]:
+    """Observe, in the drain, what a request left for it: one of its rows, the others are absent."""
+    unit, frame = recorder.unit, recorder._frame
+    side = Recorder(
+        recorder._table,
+        recorder._ledger,
+        recorder._shelves,
+        rows=1,
+        frame=None if frame is None else frame.row(unit),
+    )
+    found: list[Reading] = []
+    try:
+        later(side.observe)
+        for reading in side.readings():
+            extremes = of_one_row(reading.extremes, unit, recorder.rows)
+            found.append(replace(reading, extremes=extremes, sample=reading.sample.copy()))
+        recorder.failed = recorder.failed or side.failed
+    except Exception as error:
+        recorder.fail(error)
+    finally:
+        side.release()
+    return found
 
 
 def reseed() -> None:

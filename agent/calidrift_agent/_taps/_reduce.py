@@ -1,5 +1,6 @@
 """Copies of small tensors become readings, those of one shape together."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -75,18 +76,19 @@ def reduce_stack(
     with np.errstate(all="ignore"):
         plain = np.isfinite((highs - lows).sum(axis=1))
     plain &= (highs.max(axis=1) <= limits[:, 1]) & (lows.min(axis=1) >= limits[:, 0])
-    copies = rows // parts
-    found = []
-    for row, (point, is_plain) in enumerate(zip(points, plain.tolist(), strict=True)):
-        if is_plain:
-            extremes = Extremes(highs[row].tolist() * copies, lows[row].tolist() * copies)
-        else:
-            limit = table.limits[point]
-            extremes = extremes_of_array(stack[row], entries, rows, table.clips[point], limit)
-        energy = energies[row]
-        if energy is not None and not np.isfinite(energy):
-            energy = energy_of(samples[row]) * plan.weight
-        found.append(
-            Reading([point], stack.shape[1], plan.weight, extremes, samples[row], None, energy)
+    if parts < rows:
+        highs, lows = highs.repeat(rows, axis=1), lows.repeat(rows, axis=1)
+    numel, weight = stack.shape[1], plan.weight
+    found = [
+        Reading([point], numel, weight, Extremes(high, low), sample, None, energy)
+        for point, high, low, sample, energy in zip(
+            points, highs.tolist(), lows.tolist(), samples, energies, strict=True
         )
+    ]
+    for row in np.flatnonzero(~plain).tolist():
+        point, reading = points[row], found[row]
+        clip, limit = table.clips[point], table.limits[point]
+        reading.extremes = extremes_of_array(stack[row], entries, rows, clip, limit)
+        if reading.energy is not None and not math.isfinite(reading.energy):
+            reading.energy = energy_of(samples[row]) * weight
     return found

@@ -60,7 +60,8 @@ def test_one_json_document(module, capsys, tmp_path):
     detection = document["detection"]
     ratio = document["sampling_ratio"]
     assert detection["seconds"] == pytest.approx(detection["observed_requests"] / 100 / ratio)
-    assert document["advice"] == []
+    # A tiny model is dear to observe: what a budget buys depends on how busy the machine is.
+    assert all("WatchOptions.budget" in sentence for sentence in document["advice"])
 
 
 @pytest.mark.parametrize(
