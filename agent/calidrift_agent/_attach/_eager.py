@@ -6,6 +6,7 @@ from torch import nn
 
 from calidrift_agent._attach._attachment import Attachment, AttachRequest
 from calidrift_agent._attach._fitting import profile_notes, require_fitting, require_unwatched
+from calidrift_agent._attach._opaque import attach_edges
 from calidrift_agent._observe import Seat
 from calidrift_agent._points import discover, require_module
 from calidrift_agent._taps import PointTable
@@ -23,6 +24,11 @@ def attach(request: AttachRequest) -> Attachment:
     """See `Kind`."""
     model = require_module(request.model)
     require_unwatched(model)
+    compiled = _compiled_inside(model)
+    if compiled is not None:
+        why = f"{compiled} is compiled by itself, and taps inside it would be compiled with it"
+        hidden = [point.module for point in discover(model, outputs=False).points]
+        return attach_edges(request, why, hidden=hidden)
     found = discover(model, outputs=request.options.outputs)
     require_fitting(request.profile, model, found.points)
     points = found.points
@@ -36,6 +42,17 @@ def attach(request: AttachRequest) -> Attachment:
         (*profile_notes(request.profile), *_fused_notes(model)),
         Seat(model),
     )
+
+
+def _compiled_inside(model: nn.Module) -> str | None:
+    """Name a function that `torch.compile` made of a method of the model or of a part of it."""
+    for name, module in model.named_modules():
+        holders = [vars(module), *(vars(kind) for kind in type(module).__mro__)]
+        for holder in holders:
+            for attribute, value in tuple(holder.items()):
+                if callable(value) and hasattr(value, "_torchdynamo_orig_callable"):
+                    return f"{name}.{attribute}" if name else attribute
+    return None
 
 
 def _fused_notes(model: nn.Module) -> tuple[str, ...]:

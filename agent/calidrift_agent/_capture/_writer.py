@@ -249,7 +249,8 @@ class CaptureWriter:
             try:
                 # Copies: rows share the inputs that have no batch dimension.
                 redacted = self._options.redact({name: x.copy() for name, x in inputs.items()})
-            except Exception:  # the host's own function: without its word nothing is kept
+            except (Exception, SystemExit, GeneratorExit):
+                # The host's own function: without its word nothing is kept.
                 return DropReason.REDACTED
             if not isinstance(redacted, Mapping) or not redacted:
                 return DropReason.REDACTED

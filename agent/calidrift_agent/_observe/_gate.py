@@ -73,7 +73,9 @@ class Gate:
     Cost: 0.5 us per call that is not observed, whatever the number of layers.
     """
 
+    # `__dict__` stays empty: code that calls the owner from inside torch.compile is guarded on it.
     __slots__ = (
+        "__dict__",
         "__weakref__",
         "_attribute",
         "_counter",

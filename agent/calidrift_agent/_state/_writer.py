@@ -201,6 +201,9 @@ class StateWriter:
                 f"the writer of {self._path.name} is closed or belongs to the process that this "
                 "one was forked from; create a new StateWriter"
             )
+        # Where somebody cut the file short, touching the mapping would kill the host (SIGBUS).
+        if os.fstat(self._descriptor).st_size < self._layout.total_bytes:
+            raise StateError(f"the state file {self._path} was cut short while in use")
         head = RecordHead(sequence, number, len(payload), *part, checksum(payload)).pack()
         body = offset + RECORD_BYTES
         memory[offset:body] = BLANK

@@ -226,7 +226,9 @@ def watch(
     Limits: a forward that shallow-copies its own layers (`copy.copy`) runs the original in a
     sampled call, and so does a shallow copy of the watched root. A model pickled while watched
     needs `weights_only=False` to load. Where `x.data` is written between two layers that both
-    read `x`, the second is charged with what the first saw.
+    read `x`, the second is charged with what the first saw. Calls pass unseen that compiled code
+    makes to a watched eager module, that a wrapper passes on to what it wraps (`generate` of a
+    compiled Hugging Face model), or that come after the model was compiled while watched.
 
     Args:
         model: What requests call: an `nn.Module`, eager, compiled or quantized, an

@@ -255,10 +255,11 @@ def test_only_permitted_inputs_are_kept(make_writer):
 def test_redaction_has_the_last_word(make_writer):
     def redact(inputs):
         if inputs["x"].max() > 5:
-            raise RuntimeError("cannot say")
+            raise SystemExit(3) if inputs["x"].max() > 10 else RuntimeError("cannot say")
         return None if inputs["x"].max() > 3 else {"x": inputs["x"] * 0}
 
     writer = make_writer(redact=redact, reservoir=0)
+    assert writer.offer(make_row(90.0)) is DropReason.REDACTED
     assert writer.offer(make_row(9.0)) is DropReason.REDACTED
     assert writer.offer(make_row(4.0)) is DropReason.REDACTED
     assert writer.count == 0

@@ -281,3 +281,12 @@ def test_children_that_exec_do_not_inherit_the_lock(tmp_path, make_meta, spawn):
     with StateReader.open(writer.path) as reader:
         assert not reader.alive
     writer._map = None
+
+
+def test_a_file_that_was_cut_short_is_not_touched(tmp_path, make_meta, make_buffer):
+    """Writing to a mapping beyond the end of its file would end the process with SIGBUS."""
+    writer = StateWriter.create(tmp_path, make_meta())
+    os.truncate(writer.path, 100)
+    with pytest.raises(StateError, match="cut short while in use"):
+        writer.write_open(make_buffer(), 1)
+    writer.close()
