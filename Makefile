@@ -28,7 +28,7 @@ compiler:
 
 # The build backend is installed first and used without isolation: isolated builds know no constraints.
 # A change of the C tap installs anew, which compiles it.
-NATIVE := agent/build_native.py $(wildcard agent/calidrift_agent/_taps/_native/*.[ch])
+NATIVE := $(wildcard agent/build_native.py agent/calidrift_agent/_taps/_native/*.[ch])
 $(STAMP): pyproject.toml constraints.txt $(NATIVE) | compiler
 	@:$(has_python)$(is_new)$(has_venv)
 	@$(PIP) --version >/dev/null 2>&1 || '$(PYTHON)' -m venv --clear $(VENV)

@@ -55,16 +55,23 @@ def arguments(tmp_path, candidate, report_on):
     return path
 
 
-def start(arguments, registry, fatal="", rounds=1):
-    return subprocess.Popen(
-        [sys.executable, "-c", VICTIM, str(arguments), str(registry), fatal, str(rounds)],
-        stdout=subprocess.PIPE,
-    )
+@pytest.fixture
+def start(unmeasured):
+    """Starts a process that promotes, and that is killed meanwhile."""
+
+    def begin(arguments, registry, fatal="", rounds=1):
+        return subprocess.Popen(
+            [sys.executable, "-c", VICTIM, str(arguments), str(registry), fatal, str(rounds)],
+            stdout=subprocess.PIPE,
+            env=unmeasured(),
+        )
+
+    return begin
 
 
 @pytest.mark.slow
 def test_killed_at_each_step_leaves_the_old_or_the_new_version(
-    registry, arguments, make_candidate, report_on
+    registry, arguments, make_candidate, report_on, start
 ):
     first = make_candidate("first")
     before = promote(first, report_on(first), registry, "net").id
@@ -85,13 +92,13 @@ def test_killed_at_each_step_leaves_the_old_or_the_new_version(
 
 
 @pytest.mark.slow
-def test_killed_at_random_times_never_leaves_a_torn_version(registry, arguments):
+def test_killed_at_random_times_never_leaves_a_torn_version(registry, arguments, start):
     rng = random.Random(0)
     names = set()
-    for _ in range(60):
+    for number in range(60):
         victim = start(arguments, registry, rounds=1000)
         victim.stdout.readline()
-        time.sleep(rng.uniform(0.0, 0.15))
+        time.sleep(rng.uniform(0.0, 0.15) * (1 + number // 6))  # longer where victims are slow
         victim.kill()
         victim.communicate(timeout=60)
         layout = VersionLayout(registry, "net")
@@ -100,7 +107,7 @@ def test_killed_at_random_times_never_leaves_a_torn_version(registry, arguments)
         if len(names) > 5:
             break
 
-    assert len(names) > 1  # on a busy machine few victims get far
+    assert len(names) > 1
 
 
 @pytest.mark.slow
@@ -112,7 +119,7 @@ def test_a_pointer_written_in_place_would_be_caught(registry, arguments, tmp_pat
             "def die(step):",
             textwrap.dedent(
                 """
-                import calidrift_analyzer.promote._promote as module
+                import calidrift_analyzer.promote._steps as module
                 def in_place(layout, pointer):
                     with layout.pointer.open("w") as file:
                         for letter in pointer.to_json():
