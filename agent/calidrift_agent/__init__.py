@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from calidrift_agent._calibrate import CalibrateOptions, calibrate
     from calidrift_agent._capture import CaptureOptions
     from calidrift_agent._export import StateDirectoryCollector
+    from calidrift_agent._follow import Follower, FollowOptions, FollowStatus, follow
     from calidrift_agent._observe import request_context
     from calidrift_agent._profile import CalibrationProfile, PointProfile
     from calidrift_agent._registry import Version, open_version
@@ -25,6 +26,9 @@ __all__ = [
     "CalibrateOptions",
     "CalibrationProfile",
     "CaptureOptions",
+    "FollowOptions",
+    "FollowStatus",
+    "Follower",
     "MagnitudeSketch",
     "PointProfile",
     "StateDirectoryCollector",
@@ -33,6 +37,7 @@ __all__ = [
     "Watch",
     "WatchOptions",
     "calibrate",
+    "follow",
     "open_version",
     "request_context",
     "watch",
@@ -43,6 +48,9 @@ _HOMES = {
     "CalibrateOptions": "_calibrate",
     "CalibrationProfile": "_profile",
     "CaptureOptions": "_capture",
+    "FollowOptions": "_follow",
+    "FollowStatus": "_follow",
+    "Follower": "_follow",
     "MagnitudeSketch": "_sketch",
     "PointProfile": "_profile",
     "StateDirectoryCollector": "_export",
@@ -51,6 +59,7 @@ _HOMES = {
     "Watch": "_watch",
     "WatchOptions": "_watch",
     "calibrate": "_calibrate",
+    "follow": "_follow",
     "open_version": "_registry",
     "request_context": "_observe",
     "watch": "_watch",

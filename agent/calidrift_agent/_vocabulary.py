@@ -87,6 +87,18 @@ class AgentState(StrEnum):
     """`Watch.close` was called."""
 
 
+class ReferenceSource(StrEnum):
+    """Where the reference units of a profile come from."""
+
+    CALIBRATION = "calibration"
+    """The rows of a calibration set, taken to be random units of the traffic."""
+    PROVISIONAL = "provisional"
+    """A calibration set with samples that were selected, or sums over production: no random units.
+    Bounds of them serve until random units of production have replaced them."""
+    PRODUCTION = "production"
+    """Random units of production, one after the other."""
+
+
 class CaptureKind(StrEnum):
     """Which of the two capture stores a file belongs to."""
 
@@ -125,10 +137,17 @@ class CountColumn(IntEnum):
     """Elements of padded positions, which count in no other column."""
     RATIO_FIRST = 10
     """First of `len(RATIO_BOUNDS) + 1` buckets of unit absmax ÷ observed bound."""
+    UNITS_MEASURED = 10 + 11
+    """Units whose magnitude was measured, whether or not there is a bound to compare it with."""
+    UNITS_NOT_FINITE = 10 + 12
+    """Of these, units that hold a NaN or an infinity."""
 
 
 RATIO_BOUNDS: tuple[float, ...] = (0.25, 0.5, 0.75, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 4.0)
-COUNT_COLUMNS: int = CountColumn.RATIO_FIRST + len(RATIO_BOUNDS) + 1
+RATIO_COLUMNS: slice = slice(
+    CountColumn.RATIO_FIRST, CountColumn.RATIO_FIRST + len(RATIO_BOUNDS) + 1
+)
+COUNT_COLUMNS: int = CountColumn.UNITS_NOT_FINITE + 1
 
 
 class ValueColumn(IntEnum):
@@ -148,6 +167,8 @@ class ValueColumn(IntEnum):
     """Minimum of all finite values at padded positions (merge: min); +inf where none."""
     PADDED_HIGHEST = 6
     """Maximum of all finite values at padded positions (merge: max); -inf where none."""
+    UNIT_HIGHEST = 7
+    """Largest finite magnitude of any unit of inference (merge: max); -inf where none."""
 
 
 VALUE_COLUMNS: int = len(ValueColumn)

@@ -5,8 +5,11 @@
     ├── ContractError (ValueError)             code of the model contract is missing or fails
     ├── StoreError (OSError)                   the database cannot be used
     │   ├── StoreBusyError                     another process holds it
+    │   ├── StoreUnavailableError              it is being opened again, or has too much to do
     │   └── StoreVersionError                  written by a newer version
     ├── NoDataError (LookupError)              nothing recorded yet for what was asked
+    ├── GrafanaError (OSError)                 Grafana is not there, or will not
+    │   └── GrafanaConflictError               somebody else changed the same thing meanwhile
     ├── ToolchainError (RuntimeError)          no C++ compiler, or torchao cannot run here
     ├── ChildError (RuntimeError)              the child process that ran user code died
     └── RefusedError (RuntimeError)            a gate said no; nothing was changed
@@ -24,10 +27,13 @@ __all__ = [
     "ChildError",
     "ConfigurationError",
     "ContractError",
+    "GrafanaConflictError",
+    "GrafanaError",
     "NoDataError",
     "RefusedError",
     "StoreBusyError",
     "StoreError",
+    "StoreUnavailableError",
     "StoreVersionError",
     "ToolchainError",
 ]
@@ -45,12 +51,24 @@ class StoreBusyError(StoreError):
     """Another process holds the database."""
 
 
+class StoreUnavailableError(StoreError):
+    """The database is being opened again, or has too much to do; a retry helps."""
+
+
 class StoreVersionError(StoreError):
     """The database was written by a newer version."""
 
 
 class NoDataError(CalidriftError, LookupError):
     """Nothing has been recorded yet for what was asked."""
+
+
+class GrafanaError(CalidriftError, OSError):
+    """Grafana cannot be reached, is something else, or does not do what it is asked."""
+
+
+class GrafanaConflictError(GrafanaError):
+    """Somebody else changed the same thing meanwhile (status 409 or 412)."""
 
 
 class ToolchainError(CalidriftError, RuntimeError):

@@ -92,6 +92,10 @@ class Traffic:
             window.cells[row] = sketch.cells
             window.counts[row, CountColumn.UNITS] = 0 if bound is None else units
             window.counts[row, CountColumn.ROWS] = units
+            whole = peaks[np.isfinite(peaks)]
+            window.counts[row, CountColumn.UNITS_MEASURED] = units
+            window.counts[row, CountColumn.UNITS_NOT_FINITE] = units - whole.size
+            window.values[row, ValueColumn.UNIT_HIGHEST] = whole.max(initial=-np.inf)
             window.counts[row, CountColumn.EXCEEDANCES] = above.sum()
             window.counts[row, CountColumn.ELEMENTS] = tensor.size
             window.values[row, ValueColumn.LOWEST] = sketch.minimum

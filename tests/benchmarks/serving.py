@@ -74,13 +74,18 @@ class Server:
             command += [f"demo_service.{name}:app"]
         single = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
         variables = {"CALIDRIFT_STATE_DIR": str(state), "PYTHONPATH": str(DEMO)}
+        # Workers are killed here, and one that is killed while it writes down what coverage
+        # measured leaves a damaged file behind.
+        inherited = {
+            name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")
+        }
         with log.open("wb") as file:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", *command],
                 cwd=DEMO,
                 stdout=file,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, **single, **variables, **(environment or {})},
+                env={**inherited, **single, **variables, **(environment or {})},
             )
 
     def wait_until_ready(self, seconds: float = 120.0) -> None:

@@ -1,7 +1,8 @@
 """The store beside a raw DuckDB insert and a numpy merge of the same rows, in the same run.
 
 Ingest of point-windows with their sketches in commits of 200 and of 20,000 rows, merging 10 million
-buckets, folding, and the totals of 200 points over 30 days of hourly rollups.
+buckets, folding, the totals that `status` asks for over 200 points x 30 days of hourly rollups,
+sums over a growing table of windows, and the peak of memory.
 """
 
 import resource
@@ -28,6 +29,8 @@ from calidrift_analyzer.store._rows import WindowRows
 POINTS, USED = 200, 60
 SECOND = 1_000_000_000
 START = 1_800_000_000 * SECOND
+SLICE = 2_000
+"""Windows by which a table grows in one statement: 400,000 rows, 0.5 GB of cells on their way."""
 
 
 def main(quick: bool = False) -> dict[str, object]:
@@ -35,12 +38,27 @@ def main(quick: bool = False) -> dict[str, object]:
     hours = 24 if quick else 720
     figures: dict[str, object] = {}
     for rows in (200, 20_000):
-        figures[f"ingest {rows}"] = ingest(rows, commits=3 if quick else (40 if rows == 200 else 4))
+        figures[f"ingest {rows}"] = ingest(rows, commits=3 if quick else (40 if rows == 200 else 8))
     figures["merge"] = merge(hours)
     figures["fold"] = folding(60 if quick else 1_000)
-    figures["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    sizes = (20_000, 100_000) if quick else (100_000, 1_000_000, 10_000_000)
+    figures["growth"] = growth(sizes)
+    figures["peak_mb"] = peak_mb()
     print(f"peak memory {figures['peak_mb']:.0f} MB")
     return figures
+
+
+def peak_mb() -> float:
+    """Most memory that this process has held so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def spread(samples: list[float]) -> dict[str, float]:
+    """Median with the 95 % interval of the median, from order statistics of a bootstrap."""
+    values = np.array(samples)
+    drawn = np.random.default_rng(0).choice(values, (2_000, values.size))
+    low, high = np.quantile(np.median(drawn, axis=1), (0.025, 0.975))
+    return {"value": float(np.median(values)), "low": float(low), "high": float(high)}
 
 
 def ingest(rows: int, commits: int) -> dict[str, float]:
@@ -66,11 +84,13 @@ def ingest(rows: int, commits: int) -> dict[str, float]:
                 theirs.append(clock(lambda tables=tables: insert(raw, tables)))
         raw.close()
     rate, bare = rows / np.median(ours), rows / np.median(theirs)
+    ratio = spread([mine / raw for mine, raw in zip(ours, theirs, strict=True)])
     print(
         f"ingest in commits of {rows:,}: {rate:,.0f} point-windows/s, raw insert {bare:,.0f}/s, "
-        f"ratio of times {bare / rate:.2f}"
+        f"ratio of times {ratio['value']:.2f} [{ratio['low']:.2f}, {ratio['high']:.2f}]"
     )
-    return {"per_s": float(rate), "raw_per_s": float(bare), "ratio": float(bare / rate)}
+    each = spread([1e6 * spent / rows for spent in ours])
+    return {"per_s": float(rate), "raw_per_s": float(bare), "us_per_row": each, "ratio": ratio}
 
 
 def insert(raw: duckdb.DuckDBPyConnection, tables: dict[str, object]) -> None:
@@ -84,33 +104,33 @@ def insert(raw: duckdb.DuckDBPyConnection, tables: dict[str, object]) -> None:
     raw.execute("COMMIT")
 
 
-def merge(hours: int) -> dict[str, float]:
+def merge(hours: int) -> dict[str, object]:
     """Totals over hourly rollups of all points, beside a numpy merge of the same buckets."""
     with tempfile.TemporaryDirectory() as folder, open_with_hours(Path(folder), hours) as store:
-        spent = [clock(lambda: store.totals("net", "")) for _ in range(5)]
-        cells = [
-            clock(
-                lambda: store._connection.rows(
-                    "SELECT position, item.cell, SUM(item.count) FROM (SELECT position, "
-                    "UNNEST(cells) AS item FROM rollup_points) GROUP BY ALL"
-                )
-            )
-            for _ in range(3)
-        ]
-    buckets = hours * POINTS * USED
+        spent = [clock(lambda: store.totals("net", "")) for _ in range(9)]
+        sql = (
+            "SELECT position, item.cell, SUM(item.count) FROM (SELECT position, "
+            "UNNEST(cells) AS item FROM {}) GROUP BY position, item.cell"
+        )
+        # As many rows as hold ten million buckets, or all of them in a short run.
+        wanted = f"(FROM rollup_points LIMIT {10_000_000 // USED})"
+        merged = [clock(lambda: store._connection.rows(sql.format(wanted))) for _ in range(7)]
+    buckets = min(hours * POINTS * USED, 10_000_000)
     rng = np.random.default_rng(0)
     where = rng.integers(0, POINTS * CELLS, buckets)
     counts = rng.integers(1, 2**40, buckets)
     into = np.zeros(POINTS * CELLS, np.int64)
-    plain = [clock(lambda: np.add.at(into, where, counts)) for _ in range(3)]
-    found = [float(np.median(one)) * 1e3 for one in (spent, cells, plain)]
-    print(
-        f"{POINTS} points x {hours} hourly rollups: totals {found[0]:.0f} ms; merging "
-        f"{buckets / 1e6:.1f} million buckets in SQL {found[1]:.0f} ms, in numpy {found[2]:.0f} ms"
-    )
-    return dict(zip(("totals_ms", "merge_ms", "numpy_ms"), found, strict=True)) | {
-        "buckets": float(buckets)
+    plain = [clock(lambda: np.add.at(into, where, counts)) for _ in range(7)]
+    found = {
+        name: spread([1e3 * one for one in samples])
+        for name, samples in (("totals_ms", spent), ("merge_ms", merged), ("numpy_ms", plain))
     }
+    print(
+        f"{POINTS} points x {hours} hourly rollups: totals {found['totals_ms']['value']:.0f} ms; "
+        f"merging {buckets / 1e6:.1f} million buckets in SQL {found['merge_ms']['value']:.0f} ms, "
+        f"in numpy {found['numpy_ms']['value']:.0f} ms"
+    )
+    return {**found, "buckets": float(buckets)}
 
 
 def open_with_hours(folder: Path, hours: int) -> Store:
@@ -143,6 +163,68 @@ def folding(windows: int) -> dict[str, float]:
     rate = windows * POINTS / spent
     print(f"folding {windows} windows of {POINTS} points: {spent:.2f} s, {rate:,.0f} rows/s")
     return {"seconds": spent, "per_s": rate}
+
+
+def growth(sizes: tuple[int, ...]) -> dict[str, dict[str, float]]:
+    """What a commit, all totals and those of the last hour take as the table of windows grows."""
+    print("   point-windows   file MB   commit ms   last hour ms   all totals ms   peak MB")
+    found = {}
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Store.open(Path(folder) / "grown.duckdb") as store,
+    ):
+        meta, pattern = process(), make_windows(1)
+        store.ingest(meta, pattern, batch=1)
+        for size in sizes:
+            last = grow(store, size // POINTS)
+            fresh = [numbered(pattern[0], last + n) for n in range(1, 6)]
+            commits = [clock(lambda one=one: store.ingest(meta, [one], batch=2)) for one in fresh]
+            since = START + (last - 360) * 10 * SECOND
+            recent = [
+                clock(lambda since=since: store.totals("net", "", since_ns=since)) for _ in range(3)
+            ]
+            totals = [clock(lambda: store.totals("net", "")) for _ in range(3)]
+            row = {
+                "file_mb": store.path.stat().st_size / 1e6,
+                "commit_ms": 1e3 * float(np.median(commits)),
+                "recent_ms": 1e3 * float(np.median(recent)),
+                "totals_ms": 1e3 * float(np.median(totals)),
+                "peak_mb": peak_mb(),
+            }
+            found[str(size)] = row
+            print(
+                f"{size:16,d} {row['file_mb']:9.0f} {row['commit_ms']:11.1f} "
+                f"{row['recent_ms']:14.1f} {row['totals_ms']:15.1f} {row['peak_mb']:9.0f}"
+            )
+    return found
+
+
+def grow(store: Store, windows: int) -> int:
+    """Multiplies the first window until there are so many; gives the last number."""
+    rows = store._connection.rows
+    (last,) = rows("SELECT MAX(number) FROM windows")[0]
+    shift = 10 * SECOND // 1_000
+    while last + 1 < windows:
+        until = min(windows, last + 1 + SLICE)
+        numbers = f"range({last + 1}, {until}) AS t(k) WHERE number = 0"
+        rows(
+            f"INSERT INTO windows SELECT w.* REPLACE (k AS number, started + k * INTERVAL "
+            f"'{shift} microseconds' AS started, ended + k * INTERVAL '{shift} microseconds' AS "
+            f"ended) FROM windows AS w, {numbers}"
+        )
+        rows(f"INSERT INTO point_windows SELECT w.* REPLACE (k AS number) FROM point_windows "
+             f"AS w, {numbers}")  # fmt: skip
+        last = until - 1
+    rows("CHECKPOINT")
+    store._writer.forget()
+    return int(last)
+
+
+def numbered(window: Window, number: int) -> Window:
+    """The same window at another place."""
+    fields = {name: getattr(window, name) for name in window.__slots__}
+    times = {"start_ns": START + number * 10 * SECOND, "end_ns": START + (number + 1) * 10 * SECOND}
+    return Window(**{**fields, **times, "number": number})
 
 
 def process() -> StateMeta:

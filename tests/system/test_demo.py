@@ -80,8 +80,14 @@ def test_the_alarm_comes_soon_after_the_shift_and_not_before(document):
 def test_coverage_is_lost_and_regained(document):
     assert document["request_coverage_before"] < 0.5
     assert document["request_coverage_after"] >= 0.95
+    assert document["verdict_after"] == "not_drifted"
     assert document["sqnr_change_db"]["before"] <= -6
     assert document["sqnr_change_db"]["after"] >= -1
+
+
+def test_the_promoted_version_gets_a_reference_of_random_units(document):
+    assert document["alarm_in_burn_in"] is False
+    assert 320 <= document["reference_units"] <= 320 + 50  # whole windows of 200 requests
 
 
 def test_samples_come_from_the_conditions_that_were_not_covered(document):
@@ -157,8 +163,14 @@ def test_the_registry_serves_what_was_promoted(document):
     from calidrift_agent import CalibrationProfile, open_version
 
     version = open_version(Path(document["workdir"]) / "registry", "digits")
-    assert version.id == document["promoted_version"]
-    assert CalibrationProfile.load(version.profile_path).points
+    assert version.id == document["learned_version"]
+    assert version.parent == document["promoted_version"]
+    profile = CalibrationProfile.load(version.profile_path)
+    assert profile.reference.is_random
+    assert profile.units == document["reference_units"]
+    promoted = open_version(Path(document["workdir"]) / "registry", "digits", version.parent)
+    assert profile.reference.learned_from == CalibrationProfile.load(promoted.profile_path).digest
+    assert version.model_path.read_bytes() == promoted.model_path.read_bytes()
 
 
 def test_a_folder_with_other_files_is_refused_in_one_sentence(tmp_path):

@@ -1,6 +1,6 @@
 """The plan of a watch: what is asked of a kind of model, and what it answers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -49,6 +49,11 @@ class Attachment:
         reference: Compares outputs, and gives an opaque model points; None for none.
         reader: Reads inputs and outputs that are no torch tensors; None where they are.
         outlook: What running the model has shown about it; None where nothing can change.
+        compiled: Makes the shadow pass of calls that come from compiled code, for strategy
+            *instead*; None where there is none.
+        compiled_outlook: What that has shown; None where there is none.
+        unobserved: Returns the layers that the model has by now and that are not observed, and
+            why; None where layers have no names.
     """
 
     points: tuple[Point, ...]
@@ -62,6 +67,9 @@ class Attachment:
     reference: ReferenceModel | None = None
     reader: CallReader | None = None
     outlook: Outlook | None = None
+    compiled: Callable[[Ledger], Shadow] | None = None
+    compiled_outlook: Outlook | None = None
+    unobserved: Callable[[], Mapping[str, str]] | None = None
 
     @property
     def measured(self) -> Instrument:

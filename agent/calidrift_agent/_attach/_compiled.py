@@ -1,16 +1,18 @@
 """Modules that serve compiled, wholly or in parts: a copy runs eagerly beside the request."""
 
 from dataclasses import replace
-from types import MappingProxyType
+from types import MappingProxyType, MethodType
 from typing import Any, Final
 
 from torch import nn
 
+from calidrift_agent._attach._apart import unobserved
 from calidrift_agent._attach._attachment import Attachment, AttachRequest
 from calidrift_agent._attach._fitting import profile_notes, require_fitting, require_unwatched
-from calidrift_agent._attach._opaque import attach_edges
+from calidrift_agent._attach._opaque import attach_edges, with_skipped
 from calidrift_agent._attach._signature import input_names, is_script
 from calidrift_agent._observe import (
+    SEES_COMPILED_CALLS,
     EdgeShadow,
     ModuleShadow,
     Outlook,
@@ -25,6 +27,7 @@ from calidrift_agent._vocabulary import Strategy
 _IN_PLACE: Final = "_compiled_call_impl"
 """Where `model.compile()` leaves the compiled call; `nn.Module.__call__` looks there first."""
 _NO_LAYERS: Final = "it has no convolution, linear or embedding layer"
+_NO_POINTS: Final = "none of its inner layers can be observed"
 
 
 def recognises(model: Any) -> bool:
@@ -47,14 +50,34 @@ def seat_of(model: nn.Module) -> Seat:
     return Seat(model, _IN_PLACE) if in_place else Seat(model)
 
 
+def _inner_seat(model: nn.Module, live: nn.Module) -> Seat:
+    """Return where calls are seen that do not come through the wrapper, too.
+
+    ``torch.compile(model)`` passes on whatever it does not have to the module in it (`generate`,
+    say), which then calls itself. Where the wrapper calls that module as anybody would, before
+    anything is compiled, all calls meet there.
+
+    Raises:
+        AttachError: It is watched already.
+    """
+    seat = seat_of(model)
+    if live is model or seat.attribute == _IN_PLACE or not SEES_COMPILED_CALLS:
+        return seat
+    called = getattr(model.__dict__.get("forward"), "_torchdynamo_orig_callable", None)
+    if not isinstance(called, MethodType) or called.__self__ is not live:
+        return seat
+    return seat_of(live)
+
+
 def attach(request: AttachRequest) -> Attachment:
     """See `Kind`."""
     model, profile = request.model, request.profile
     live = require_module(model)
-    seat = seat_of(model)
+    seat = _inner_seat(model, live)
     found = discover(live, outputs=request.options.outputs)
     if not found.points:
-        return replace(attach_edges(request, _NO_LAYERS), seat=seat)
+        bare = attach_edges(request, _NO_POINTS if found.skipped else _NO_LAYERS)
+        return replace(with_skipped(bare, found.skipped), seat=seat)
     require_fitting(profile, live, found.points)
     # In the table from the start: whether a copy may be run shows with the first request only.
     edges = attach_edges(replace(request, model=live, profile=None, reference=None), "").points
@@ -84,4 +107,5 @@ def attach(request: AttachRequest) -> Attachment:
         profile_notes(profile),
         seat,
         outlook=outlook,
+        unobserved=lambda: unobserved(live, points),
     )

@@ -4,7 +4,8 @@ TorchScript modules (also loaded ones), AOTInductor packages, exported graphs wi
 engines of other runtimes behind a module or a function.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -47,10 +48,23 @@ def recognises(model: Any) -> bool:
 def attach(request: AttachRequest) -> Attachment:
     """See `Kind`."""
     model = request.model
+    known: Mapping[str, str] = {}
     if isinstance(model, nn.Module):
         require_unwatched(model)
+        known = {} if is_script(model) else discover(model).skipped
     why = f"{kind_of(model)} shows none of its inner layers"
-    return attach_edges(request, why, hidden=inner_layers(model))
+    if known:
+        why = f"none of the inner layers of {kind_of(model)} can be observed"
+    hidden = [name for name in inner_layers(model) if name not in known]
+    return with_skipped(attach_edges(request, why, hidden=hidden), known)
+
+
+def with_skipped(found: Attachment, known: Mapping[str, str]) -> Attachment:
+    """Add why layers that are there, and could have had points, have none."""
+    skipped = {**found.discovery.skipped, **known}
+    if "" in known:  # the model is such a layer itself
+        skipped[""] = f"{known['']}; {found.discovery.skipped['']}"
+    return replace(found, discovery=Discovery(found.points, MappingProxyType(skipped)))
 
 
 def attach_edges(request: AttachRequest, why: str, *, hidden: Iterable[str] = ()) -> Attachment:

@@ -46,31 +46,73 @@ class WatchOptions:
     key_salt: str = ""
 
     def __post_init__(self) -> None:
-        if self.budget is not None and not 0.0 < self.budget <= 1.0:
+        if self.budget is not None and not (_is_number(self.budget) and 0.0 < self.budget <= 1.0):
             raise ConfigurationError(
                 f"budget is {self.budget!r}, but is a share of the forward time above 0 and up to "
                 "1, e.g. 0.01 for 1 %, or None for no control"
             )
-        if not 0.001 <= self.window_seconds <= 86_400:
+        if not (_is_number(self.window_seconds) and 0.001 <= self.window_seconds <= 86_400):
             raise ConfigurationError(
                 f"window_seconds is {self.window_seconds!r}, but must be 0.001 to 86400; 10 suits "
                 "a service"
             )
-        if not 0.01 <= self.drain_seconds <= 3_600:
+        if not (_is_number(self.drain_seconds) and 0.01 <= self.drain_seconds <= 3_600):
             raise ConfigurationError(
                 f"drain_seconds is {self.drain_seconds!r}, but must be 0.01 to 3600; 1 suits a "
                 "service"
             )
         if self.retention_seconds is not None:
+            if not _is_number(self.retention_seconds):
+                raise ConfigurationError(
+                    f"retention_seconds is {self.retention_seconds!r}, but must be a number of "
+                    "seconds, or None for never; 3600 suits an analyzer that comes by every few "
+                    "minutes"
+                )
             SweepOptions(retention_seconds=self.retention_seconds)
-        if self.steps_per_request not in range(STEP_LIMIT + 1):
+        steps = self.steps_per_request
+        if not _is_whole(steps) or steps not in range(STEP_LIMIT + 1):
             raise ConfigurationError(
                 f"steps_per_request is {self.steps_per_request!r}, but must be 0 to {STEP_LIMIT}; "
                 "16 suits a service, 0 observes prompts only"
             )
+        self._require_choices()
+
+    def _require_choices(self) -> None:
+        if self.seed is not None and (not _is_whole(self.seed) or self.seed < 0):
+            raise ConfigurationError(
+                f"seed is {self.seed!r}, but must be a whole number of at least 0, or None for "
+                "entropy of the system"
+            )
+        if not isinstance(self.outputs, bool):
+            raise ConfigurationError(
+                f"outputs is {self.outputs!r}, but must be True or False; True observes the "
+                "outputs of convolution and linear layers too"
+            )
+        names: object = self.inputs
+        good = isinstance(names, tuple | list) and all(isinstance(name, str) for name in names)
+        if names is not None and not good:
+            raise ConfigurationError(
+                f"inputs is {names!r}, but must be a tuple of names (none: the output only), or "
+                'None for all that may be floating point; write ("image",) for one'
+            )
         salt: object = self.key_salt
-        if not isinstance(salt, str) or len(salt.encode()) > SALT_BYTES:
+        if not isinstance(salt, str) or not _fits(salt):
             raise ConfigurationError(
                 f"key_salt is {salt!r}, but must be a text of up to {SALT_BYTES} bytes; "
                 "give a shorter one, or a digest of it"
             )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _fits(salt: str) -> bool:
+    try:
+        return len(salt.encode()) <= SALT_BYTES
+    except UnicodeEncodeError:  # half a character
+        return False
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

@@ -1,5 +1,6 @@
 """Captures: rows of production traffic, kept within limits, as safetensors (no torch)."""
 
+from calidrift_agent._capture._crowd import Crowd, thin_out
 from calidrift_agent._capture._file import Capture, CaptureRow
 from calidrift_agent._capture._index import CaptureIndex, read_index
 from calidrift_agent._capture._options import CaptureOptions
@@ -13,8 +14,10 @@ __all__ = [
     "CaptureOptions",
     "CaptureRow",
     "CaptureWriter",
+    "Crowd",
     "KeyRing",
     "list_captures",
     "read_capture",
     "read_index",
+    "thin_out",
 ]

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import errno
+import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, final
 
+from calidrift_agent._capture._crowd import hold
 from calidrift_agent._capture._file import write_privately
 from calidrift_agent._capture._index import INDEX_NAME, CaptureIndex
 
@@ -15,6 +18,9 @@ _NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 @final
 class CaptureFolder:
     """Writes and removes captures by their keys.
+
+    From the first one on the folder is locked for as long as the process lives: whoever keeps the
+    captures of all processes within bounds takes none of a living one.
 
     Args:
         path: Made at the first capture.
@@ -32,6 +38,7 @@ class CaptureFolder:
         self.size_bytes = self.written = self.changes = 0
         self._suffix = suffix
         self._sizes: dict[str, int] = {}
+        self._held: int | None = None
 
     def __len__(self) -> int:
         return len(self._sizes)
@@ -77,4 +84,16 @@ class CaptureFolder:
             if error.errno in _NO_SPACE:
                 return False
             raise
+        if self._held is None:
+            self._held = hold(self.path)  # where somebody looks at it just now, the next time
         return True
+
+    def release(self) -> None:
+        """Let go of the folder; a forked child does so at once. Safe to repeat."""
+        held, self._held = self._held, None
+        if held is not None:
+            with suppress(OSError):
+                os.close(held)
+
+    def __del__(self) -> None:
+        self.release()

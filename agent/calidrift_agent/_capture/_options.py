@@ -41,7 +41,9 @@ class CaptureOptions:
             or not.
         per_point: Uncovered rows that each point keeps for its largest maxima, whatever comes
             after them; lowered where the points together would fill the store.
-        inputs: Names of the inputs that may be kept; None for all of them.
+        inputs: Names of the inputs that may be kept, as the model's forward calls them (what is
+            given by position is also known as `arg0`, `arg1`); None for all of them. The name of
+            a container stands for all tensors in it.
         redact: Called with a copy of the inputs of every offered row, off the request thread;
             returns what may be kept, or None for nothing. A redaction that raises, or returns
             anything else, drops the row.
@@ -112,15 +114,23 @@ class CaptureOptions:
             )
 
     def _require_inputs(self) -> None:
-        if isinstance(self.inputs, str):
+        names: object = self.inputs
+        if isinstance(names, str):
             raise ConfigurationError(
-                f"capture option inputs must be a tuple of names, got the text {self.inputs!r}; "
-                f"write ({self.inputs!r},)"
+                f"capture option inputs must be a tuple of names, got the text {names!r}; "
+                f"write ({names!r},)"
             )
-        if self.inputs is not None and not all(isinstance(name, str) for name in self.inputs):
+        good = isinstance(names, tuple | list) and all(isinstance(name, str) for name in names)
+        if names is not None and not good:
             raise ConfigurationError(
-                f"capture option inputs must be a tuple of names, got {self.inputs!r}; name the "
+                f"capture option inputs must be a tuple of names, got {names!r}; name the "
                 "inputs as the model's forward does"
+            )
+        if names is not None and not names:
+            raise ConfigurationError(
+                f"capture option inputs is {names!r}, which allows none: nothing could ever be "
+                "kept; name the inputs as the model's forward does, or give capture=None to "
+                "keep nothing"
             )
         if self.redact is not None and not callable(self.redact):
             raise ConfigurationError(

@@ -213,6 +213,13 @@ class CaptureWriter:
         )
         self._index_is_stale = not self._folder.write_index(index)
 
+    def release(self) -> None:
+        """Let go of the folder: from now on it is that of a dead process. Safe to repeat.
+
+        In a forked child this leaves the lock with the parent. Call `flush` before, not after.
+        """
+        self._folder.release()
+
     @property
     def _uncovered_room(self) -> int:
         return self._options.max_count - self._uniform.rooms

@@ -21,6 +21,7 @@ from calidrift_agent.errors import ConfigurationError
 
 LEAST_REQUESTS: Final = 4
 """The first two observed requests are not measured: they make plans and fill caches."""
+MOST_REQUESTS: Final = 100_000
 _OPTIONS: Final = WatchOptions(
     budget=None, seed=0, drain_seconds=3_600.0, window_seconds=86_400.0, retention_seconds=None
 )
@@ -32,7 +33,7 @@ class Prescription:
     """What is examined for.
 
     Attributes:
-        requests: How many are run, at least 4.
+        requests: How many are run, 4 to 100,000.
         traffic: Requests per second of the service; None where it is not known.
         exceedance: Share of requests outside the range that is to be detected, in (0, 1).
         budget: Share of the forward time that observing may take, in (0, 1].
@@ -48,6 +49,11 @@ class Prescription:
             raise ConfigurationError(
                 f"requests is {self.requests}, but must be at least {LEAST_REQUESTS}: the first "
                 "two are not measured"
+            )
+        if self.requests > MOST_REQUESTS:
+            raise ConfigurationError(
+                f"requests is {self.requests}, but must be at most {MOST_REQUESTS}: the figures "
+                "do not become better; 20 are enough for most models"
             )
         if self.traffic is not None and not 0.0 < self.traffic < math.inf:
             raise ConfigurationError(

@@ -65,6 +65,7 @@ def load_subject(factory: str, inputs: str | None = None) -> Subject:
                 "model, or the model and its example inputs"
             )
         model, given = model
+    _require_model(model, factory)
     if inputs is not None:
         given = _called(inputs, "--inputs")
     if given is None:
@@ -75,12 +76,29 @@ def load_subject(factory: str, inputs: str | None = None) -> Subject:
     return Subject(model, _requests(given, inputs or factory))
 
 
+def _require_model(model: Any, factory: str) -> None:
+    """Refuse what is plainly no model; what kinds of models there are, `watch` knows."""
+    if model is None or isinstance(model, list):
+        raise ConfigurationError(
+            f"the factory {factory} returned {'None' if model is None else 'a list'}, but must "
+            "return the model, or a tuple of the model and its example inputs"
+        )
+    if isinstance(model, type):
+        raise ConfigurationError(
+            f"the factory {factory} returned the class {model.__name__}, but must return a model; "
+            f"let it return {model.__name__}(...)"
+        )
+
+
 def _called(name: str, what: str) -> Any:
     call = _resolved(name, what)
     try:
         return call()
     except (Exception, SystemExit) as error:
-        raise ConfigurationError(f"{what} {name} failed: {_told(error)}") from error
+        raise ConfigurationError(
+            f"{what} {name} failed: {_told(error)}; it is called without arguments, in this "
+            "process: correct it, and try it in Python"
+        ) from error
 
 
 def _resolved(name: str, what: str) -> Callable[[], Any]:
@@ -89,6 +107,12 @@ def _resolved(name: str, what: str) -> Callable[[], Any]:
         raise ConfigurationError(
             f"{what} is {name!r}, but must name a callable as package.module:callable"
         )
+    if "/" in module_name or module_name.endswith(".py") or module_name.startswith("."):
+        raise ConfigurationError(
+            f"{what} is {name!r}, which names a file, but must name a callable as "
+            f"package.module:callable; run it in the folder that holds the module and write "
+            f"{Path(module_name).stem.lstrip('.')}:{attribute}"
+        )
     here = str(Path.cwd())
     if here not in sys.path:  # a console script does not look where it was started
         sys.path.insert(0, here)
@@ -96,7 +120,8 @@ def _resolved(name: str, what: str) -> Callable[[], Any]:
         found: Any = import_module(module_name)
     except (Exception, SystemExit) as error:
         raise ConfigurationError(
-            f"{what} {name}: {module_name} cannot be imported: {_told(error)}"
+            f"{what} {name}: {module_name} cannot be imported: {_told(error)}; run it in the "
+            "folder that holds the module, or install it, and import it in Python to see more"
         ) from error
     for part in attribute.split("."):
         found = getattr(found, part, None)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Final
 
 from calidrift_agent._export._analyzer_metrics import ANALYZER_METRICS
+from calidrift_agent._export._follow_metrics import FOLLOW_METRICS
 from calidrift_agent._export._metric import Emitter, Metric, MetricType
+from calidrift_agent._export._ship_metrics import SHIP_METRICS
 
 _MODEL: Final = ("model",)
 _POINT: Final = ("model", "point")
@@ -363,6 +365,8 @@ CATALOGUE: Final[tuple[Metric, ...]] = (
         Emitter.SIDECAR,
         "Pushes over OTLP that failed after all tries, or that the receiver took in part.",
     ),
+    *SHIP_METRICS,
+    *FOLLOW_METRICS,
     *ANALYZER_METRICS,
 )
 """All metrics, in the order in which documentation shows them."""

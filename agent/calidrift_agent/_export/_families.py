@@ -20,6 +20,7 @@ from calidrift_agent._export._metric import Emitter, MetricType
 from calidrift_agent._state import ReferenceFigures, StateMeta, Window, state_of
 from calidrift_agent._vocabulary import (
     RATIO_BOUNDS,
+    RATIO_COLUMNS,
     AgentState,
     CountColumn,
     DropReason,
@@ -228,6 +229,6 @@ def _add_point(table: FamilyTable, snapshot: ExportSnapshot, row: int) -> None:
         table.histogram(
             "calidrift_activation_range_ratio",
             labels,
-            counts[CountColumn.RATIO_FIRST :],
+            counts[RATIO_COLUMNS],
             float(snapshot.total.values[row, ValueColumn.RATIO_SUM]),
         )

@@ -24,7 +24,9 @@ class Emitter(StrEnum):
     """The serving process, or a sidecar that reads its state files."""
     ANALYZER = "analyzer"
     SIDECAR = "sidecar"
-    """A sidecar that pushes over OTLP."""
+    """A sidecar that pushes, over OTLP or to an analyzer."""
+    FOLLOWER = "follower"
+    """A serving process that follows a registry."""
 
 
 @final

@@ -4,15 +4,22 @@ from calidrift_agent._observe._armed import renew_lock
 from calidrift_agent._observe._arrays import ArrayReader
 from calidrift_agent._observe._beside import Beside, CallReader
 from calidrift_agent._observe._compare import Comparison, compare_outputs, first_tensor
-from calidrift_agent._observe._context import RequestContext, current_context, request_context
+from calidrift_agent._observe._context import (
+    RequestContext,
+    current_context,
+    keep_own_blocks,
+    request_context,
+)
 from calidrift_agent._observe._decider import Decider
 from calidrift_agent._observe._edges import EdgeShadow, InputNames, edge_inputs, graph_reader
+from calidrift_agent._observe._frames import SEES_COMPILED_CALLS
 from calidrift_agent._observe._gate import CallCounter, Gate, Seat
 from calidrift_agent._observe._guard import SideEffectGuard
 from calidrift_agent._observe._instead import Instead
 from calidrift_agent._observe._intake import NOTHING, Desk, Intake, Keep, ObservedCall
 from calidrift_agent._observe._module_shadow import ModuleShadow
 from calidrift_agent._observe._outlook import Outlook, View
+from calidrift_agent._observe._outside import compiled_from, compiled_with_layers
 from calidrift_agent._observe._probe import why_not_copy
 from calidrift_agent._observe._rails import ClipShadow, CodeShadow
 from calidrift_agent._observe._reference import ReferenceModel
@@ -31,6 +38,7 @@ __all__ = [
     "DECISIONS",
     "NOTHING",
     "SALT_BYTES",
+    "SEES_COMPILED_CALLS",
     "STEP_LIMIT",
     "ArrayReader",
     "Beside",
@@ -63,11 +71,14 @@ __all__ = [
     "Steps",
     "View",
     "compare_outputs",
+    "compiled_from",
+    "compiled_with_layers",
     "current_context",
     "edge_inputs",
     "first_tensor",
     "graph_reader",
     "is_compiled",
+    "keep_own_blocks",
     "one_row",
     "renew_lock",
     "request_context",

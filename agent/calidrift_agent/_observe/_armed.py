@@ -4,15 +4,20 @@ import copy
 import threading
 from collections.abc import Mapping
 from threading import get_ident
-from types import MethodType
+from types import FunctionType, MethodType
 from typing import Any, Final, final
 
 from torch import nn
+from torch.compiler import is_compiling
 
+from calidrift_agent._observe._frames import never_compiled
 from calidrift_agent._observe._fused import FusedLayer, fused_layer, layer_call
 from calidrift_agent._observe._gate import Gate
 from calidrift_agent._observe._plan import Leaf, TreePlan
 from calidrift_agent._taps import Recorder, Tap, arm, disarm
+
+# What a tap calls may come to stand among frames of the host that are being compiled.
+never_compiled(Recorder.observe, Recorder.observe_any, Recorder.observe_input)
 
 Calls = dict[int, Recorder]
 """Thread to the recorder of the call that it is observing."""
@@ -64,10 +69,10 @@ class LiveTap(Tap):
     """The `forward` of a live module while a call of this tree is being observed.
 
     Calls of other threads pass through (0.2 us). A copy or a pickle made meanwhile holds the
-    original forward.
+    original forward, and so does code that is compiled meanwhile.
     """
 
-    __slots__ = ()
+    __slots__ = ("__weakref__",)  # torch.compile keeps references to what it looked at
 
     def arm(self) -> None:
         """Stand in the module, in front of a forward of its instance if it has one."""
@@ -122,6 +127,19 @@ class LiveTap(Tap):
     @property
     def __wrapped__(self) -> Any:
         return self.own or MethodType(type(self._module).forward, self._module)
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type[Any]:
+        # Where a compiled function of the host is given this layer, and compiled at this moment, a
+        # tap would be more than torch.compile can follow: as a function with a plain one behind it
+        # (the name below is torch's), it takes in that one's lines, and of the tap nothing.
+        if is_compiling():
+            return FunctionType
+        return MethodType if type(self.__wrapped__) is MethodType else type(self)
+
+    @property
+    def _torchdynamo_inline(self) -> Any:
+        return self.__wrapped__
 
     def __getattr__(self, name: str) -> Any:
         # Code of the host that looks at a layer's forward (its name, its signature) sees its own.

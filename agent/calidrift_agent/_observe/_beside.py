@@ -16,7 +16,7 @@ from calidrift_agent._observe._intake import NOTHING, Intake, Keep, ObservedCall
 from calidrift_agent._observe._replay import UNKNOWN, WHOLE_BATCH
 from calidrift_agent._observe._shadow import Shadow
 from calidrift_agent._observe._steps import Request, choose_unit
-from calidrift_agent._observe._suitable import ELSEWHERE, is_elsewhere, is_traced
+from calidrift_agent._observe._suitable import is_traced, why_unsuitable
 from calidrift_agent._points import ForwardSignature, Frame, cached_length
 from calidrift_agent._taps import Ledger, copy_rows, named_tensors, rows_of
 from calidrift_agent._vocabulary import DropReason, Stage
@@ -71,6 +71,11 @@ class Beside:
         self._reader = reader
         self.reset()
 
+    @property
+    def copy_bytes(self) -> int:
+        """See `CopyKeeper`."""
+        return self._shadow.copy_bytes
+
     def reset(self) -> None:
         """Count from zero, as the child of a fork must."""
         self.sampled = CallCounter()
@@ -124,9 +129,10 @@ class Beside:
         if request is None or not request.observed:
             next(self.sampled.calls)
         read = (args, kwargs) if self._reader is None else self._reader.inputs(args, kwargs)
-        if read is None or is_elsewhere(*read):
-            if read is not None:
-                self.remarks[ELSEWHERE] = None
+        unsuitable = "" if read is None else why_unsuitable(*read)
+        if read is None or unsuitable:
+            if unsuitable:
+                self.remarks[unsuitable] = None
             self._ledger.dropped(DropReason.UNSUITABLE_INPUT)
             return None
         args, kwargs = read

@@ -37,8 +37,22 @@ class KeyListener(Protocol):
         """A block that this watch observes was left."""
 
 
+@final
+class _Block:
+    """An open block with a key."""
+
+    __slots__ = ("key", "outer", "told")
+
+    def __init__(self, key: str, outer: "_Block | None") -> None:
+        self.key = key
+        self.outer = outer
+        self.told: list[KeyListener] = []
+
+
 _NOTHING: Final = RequestContext()
 _current: ContextVar[RequestContext] = ContextVar("calidrift_request", default=_NOTHING)
+_innermost: ContextVar[_Block | None] = ContextVar("calidrift_keyed_block", default=None)
+_blocks: dict[int, _Block] = {}
 _listeners: dict[int, ref[KeyListener]] = {}
 
 
@@ -97,13 +111,20 @@ def request_context(
             outer.key if key is None else key,
         )
     )
-    ticket = object()
-    told = [] if key is None else _tell(key, ticket)
+    if key is None:
+        try:
+            yield
+        finally:
+            _current.reset(token)
+        return
+    block = _Block(key, _innermost.get())
+    inner = _innermost.set(block)
+    _open(block)
     try:
         yield
     finally:
-        for listener in told:
-            listener.closed(ticket)
+        _close(block)
+        _innermost.reset(inner)
         _current.reset(token)
 
 
@@ -113,10 +134,16 @@ def current_context() -> RequestContext:
 
 
 def listen(listener: KeyListener) -> None:
-    """Tell a watch about keys from now on, as long as it lives; open blocks are not told of."""
+    """Tell a watch about keys from now on, as long as it lives; first of the blocks that are open.
+
+    Safe to repeat: a watch that has forgotten the open blocks is told of them again.
+    """
     mark = id(listener)
     # Weakly: a watch that is dropped without being closed must not keep its model.
     _listeners[mark] = ref(listener, lambda _: _listeners.pop(mark, None))
+    # After that, so that each block is told of, here or where it is entered: twice does no harm.
+    for block in tuple(_blocks.values()):
+        _tell(listener, block)
 
 
 def unlisten(listener: KeyListener) -> None:
@@ -124,8 +151,36 @@ def unlisten(listener: KeyListener) -> None:
     _listeners.pop(id(listener), None)
 
 
-def _tell(key: str, ticket: object) -> list[KeyListener]:
-    """Tell all watches of a key; those that will observe its calls."""
+def keep_own_blocks() -> None:
+    """Forget all open blocks but those of this thread: a forked child has no other thread.
+
+    Before its watches begin anew.
+    """
+    _blocks.clear()
+    block = _innermost.get()
+    while block is not None:
+        _blocks[id(block)] = block
+        block = block.outer
+
+
+def _open(block: _Block) -> None:
+    _blocks[id(block)] = block
     # The tuple is made in one step, so that other threads may come and go meanwhile.
-    living = [listener() for listener in tuple(_listeners.values())]
-    return [one for one in living if one is not None and one.opened(key, ticket)]
+    for listener in [known() for known in tuple(_listeners.values())]:
+        if listener is not None:
+            _tell(listener, block)
+
+
+def _close(block: _Block) -> None:
+    _blocks.pop(id(block), None)
+    for listener in block.told:
+        listener.closed(block)
+
+
+def _tell(listener: KeyListener, block: _Block) -> None:
+    """Tell a watch of an open block, and remember to tell it of the end."""
+    if not listener.opened(block.key, block):
+        return
+    block.told.append(listener)
+    if id(block) not in _blocks:  # it was left meanwhile, maybe before the watch was remembered
+        listener.closed(block)

@@ -43,12 +43,15 @@ class Decider:
         self.reset()
 
     def reset(self) -> None:
-        """Forget the open blocks, which a fork did not bring along."""
+        """Forget the open blocks: a fork brought along only those of its own thread."""
         self._open: set[object] = set()
         self._changed = object()
 
     def start(self) -> None:
-        """Begin to decide, and to listen for keys."""
+        """Begin to decide, and to listen for keys, those of open blocks included.
+
+        Again after `reset`, in the child of a fork.
+        """
         self.renew(ask_first=True)
         listen(self)
 

@@ -84,6 +84,11 @@ class EdgeShadow:
         """See `Shadow`."""
         return 1
 
+    @property
+    def copy_bytes(self) -> int:
+        """See `CopyKeeper`."""
+        return self._shelves.size
+
     def run(self, call: ObservedCall) -> None:
         """See `Shadow`."""
         if call.args is None:
@@ -98,6 +103,8 @@ class EdgeShadow:
             values = [*self._read(call.args, call.kwargs), first_tensor(call.output)]
             for row, value in enumerate(values, self._first):
                 recorder.observe(row, value)
+            if any(value is None for value in values):
+                recorder.note_passed(call.args, call.kwargs, call.output)
         if self._reference is not None:
             self._reference.compare(call, self._ledger, recorder)
         recorder.finish()

@@ -7,9 +7,15 @@ from dataclasses import dataclass
 from types import MethodType
 from typing import Any, Final, final
 
-from torch.compiler import is_compiling
+from torch.compiler import is_compiling, is_dynamo_compiling, is_exporting
 from torch.fx import GraphModule
 
+from calidrift_agent._observe._frames import (
+    apart,
+    as_before,
+    compiler_of_frames,
+    not_compiled,
+)
 from calidrift_agent._observe._sampling import MASK, NO_DECISIONS
 
 Observe = Callable[[int, tuple[Any, ...], Mapping[str, Any]], Any]
@@ -18,6 +24,8 @@ Observe = Callable[[int, tuple[Any, ...], Mapping[str, Any]], Any]
 
 FORWARD: Final = "forward"
 """The attribute that `nn.Module.__call__` looks up."""
+_SELF: Final = "__self__"
+"""What torch.compile asks a method for when it takes in its lines."""
 
 
 @final
@@ -70,6 +78,10 @@ class Gate:
         attribute: The attribute to stand for; None for a callable that cannot be replaced, for
             which the gate is called by hand.
 
+    Attributes:
+        traced: Called when code of the model is compiled into that of something else, so that
+            calls from there will not be seen; may be called more than once, in any thread.
+
     Cost: 0.5 us per call that is not observed, whatever the number of layers.
     """
 
@@ -85,6 +97,7 @@ class Gate:
         "observe",
         "own",
         "owner",
+        "traced",
     )
 
     def __init__(self, owner: Any, attribute: str | None = FORWARD) -> None:
@@ -98,16 +111,21 @@ class Gate:
             self.own = owner if attribute is None else getattr(owner, attribute)
         self.decisions = NO_DECISIONS
         self.observe: Observe | None = None
+        self.traced: Callable[[], None] | None = None
         self.reset()
 
+    @not_compiled
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
-        # While torch.compile or torch.export traces, the gate must leave no trace in the graph.
-        if not is_compiling():
+        # Traced by torch.compile, the gate must leave nothing in the graph. (Not `is_compiling`,
+        # which is true for all threads while one of them compiles.)
+        if not is_dynamo_compiling():
             decision = self.decisions[next(self.calls) & MASK]
             if decision:
                 observe = self.observe
                 if observe is not None:
-                    return observe(decision, args, kwargs)
+                    if compiler_of_frames() is None:
+                        return observe(decision, args, kwargs)
+                    return apart(observe, decision, args, kwargs)
         own = self.own
         if own is not None:
             return own(*args, **kwargs)
@@ -117,8 +135,8 @@ class Gate:
     def original(self, /, *args: Any, **kwargs: Any) -> Any:
         """Run the forward that the gate stands for."""
         if self.own is not None:
-            return self.own(*args, **kwargs)
-        return type(self.owner).forward(self.owner, *args, **kwargs)
+            return as_before(self.own, (), args, kwargs)
+        return as_before(type(self.owner).forward, (self.owner,), args, kwargs)
 
     @property
     def attached(self) -> bool:
@@ -160,7 +178,14 @@ class Gate:
             return self.own
         return MethodType(type(self.owner).forward, self.owner)
 
+    @property  # type: ignore[misc]
+    def __class__(self) -> type[Any]:
+        # Of a forward that is no method (a function, an object), nothing is to be found behind it.
+        return MethodType if type(self.__wrapped__) is MethodType else Gate
+
     def __getattr__(self, name: str) -> Any:
+        if name == _SELF and self.traced is not None and is_compiling() and not is_exporting():
+            self.traced()
         return getattr(self.__wrapped__, name)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:

@@ -3,17 +3,19 @@
 import time
 from collections.abc import Mapping, Sequence
 from time import perf_counter_ns
-from typing import Any, final
+from typing import Any, Final, final
 
 from calidrift_agent._observe._armed import ArmedTree
+from calidrift_agent._observe._beside import Beside
 from calidrift_agent._observe._compare import copy_row
 from calidrift_agent._observe._context import current_context
 from calidrift_agent._observe._decider import Decider
+from calidrift_agent._observe._frames import came_from_compiled
 from calidrift_agent._observe._gate import CallCounter, Gate
 from calidrift_agent._observe._intake import NOTHING, Intake, Keep, ObservedCall
 from calidrift_agent._observe._plan import TreePlan
 from calidrift_agent._observe._steps import Request, choose_unit
-from calidrift_agent._observe._suitable import ELSEWHERE, is_elsewhere, is_traced
+from calidrift_agent._observe._suitable import is_traced, why_unsuitable
 from calidrift_agent._points import ForwardSignature, Frame, Point
 from calidrift_agent._taps import (
     Ledger,
@@ -25,6 +27,18 @@ from calidrift_agent._taps import (
     rows_of,
 )
 from calidrift_agent._vocabulary import DropReason, Instrument, Stage
+
+COMPILED_LATER: Final = (
+    "calls came from compiled code: the model was compiled apart from what is watched, and since "
+    "then one row of each sampled call is replayed beside it; watch() on the compiled model does "
+    "so from the start"
+)
+"""Remark about a model that was compiled after `watch`, or whose wrapper is not what is watched."""
+COMPILED_UNSEEN: Final = (
+    "calls came from compiled code, and none was observed from then on: the model was compiled "
+    "after watch(); close this watch and call watch() on the compiled model"
+)
+"""The same about a model that cannot be replayed."""
 
 
 @final
@@ -51,6 +65,8 @@ class Instead:
 
     Attributes:
         remarks: Sentences for the report, about inputs that came.
+        compiled: Observes calls that come from compiled code: the model was compiled after it was
+            watched. Taps there would be compiled with it. None where there is no way.
     """
 
     def __init__(
@@ -76,8 +92,15 @@ class Instead:
         self._clips = table.has_clips
         self._shelves = ShelfPool()
         self.remarks: dict[str, None] = {}
+        self.compiled: Beside | None = None
+        self._is_compiled = False
         self._tree: ArmedTree | None = None
         self.reset()
+
+    @property
+    def copy_bytes(self) -> int:
+        """See `CopyKeeper`."""
+        return self._shelves.size + (0 if self.compiled is None else self.compiled.copy_bytes)
 
     def reset(self) -> None:
         """Forget everything that belongs to running calls, as the child of a fork must."""
@@ -95,6 +118,8 @@ class Instead:
         tree = self._tree
         if tree is not None and not tree.plan.is_current():
             self._tree = None
+        if self.compiled is not None:
+            self.compiled.verify()
 
     def observe(self, decision: int, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Run a call for which the gate has a decision; see `Gate`."""
@@ -109,6 +134,8 @@ class Instead:
         self, args: tuple[Any, ...], kwargs: Mapping[str, Any], request: Request | None = None
     ) -> Any:
         """Run a call that is to be observed; see `Observer`."""
+        if self._is_compiled or came_from_compiled():
+            return self._run_compiled(args, kwargs, request)
         started = perf_counter_ns()
         call: ObservedCall | None = None
         tree = self._tree
@@ -141,6 +168,24 @@ class Instead:
             self._ledger.failed(Stage.SAMPLE, error)
         return output
 
+    def _run_compiled(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], request: Request | None
+    ) -> Any:
+        """Run a call of a model that was compiled meanwhile.
+
+        Of eager calls, too, from now on: compiled code that another thread runs at the same time
+        would be compiled again because of taps.
+        """
+        self._is_compiled = True
+        beside = self.compiled
+        self.remarks[COMPILED_LATER if beside is not None else COMPILED_UNSEEN] = None
+        if beside is None:
+            next(self.sampled.calls)
+            self._ledger.dropped(DropReason.UNSUITABLE_INPUT)
+            return self._gate.original(*args, **kwargs)
+        beside.sampled, beside.remarks = self.sampled, self.remarks
+        return beside.run(args, kwargs, request)
+
     def _begin(
         self, args: tuple[Any, ...], kwargs: Mapping[str, Any], request: Request | None
     ) -> ObservedCall | None:
@@ -149,8 +194,9 @@ class Instead:
         step = request is not None and request.observed
         if not step:
             next(self.sampled.calls)
-        if is_elsewhere(args, kwargs):
-            self.remarks[ELSEWHERE] = None
+        unsuitable = why_unsuitable(args, kwargs)
+        if unsuitable:
+            self.remarks[unsuitable] = None
             self._ledger.dropped(DropReason.UNSUITABLE_INPUT)
             return None
         rows = rows_of(args, kwargs)

@@ -69,6 +69,11 @@ class ModuleShadow:
         """See `Shadow`."""
         return 1 if self._refused else self._replay.batch
 
+    @property
+    def copy_bytes(self) -> int:
+        """See `CopyKeeper`."""
+        return self._shelves.size + (0 if self._edges is None else self._edges.copy_bytes)
+
     def verify(self) -> None:
         """Let go of a copy that is out of date: it holds weights that the host gave up."""
         if self._twin is not None and not self._twin.is_current():
@@ -91,6 +96,8 @@ class ModuleShadow:
                 self._observe(call, twin)
             elif self._edges is not None:
                 self._edges.run(call)
+            else:
+                self._ledger.dropped(DropReason.STATEFUL_CALL)
 
     def _observe(self, call: ObservedCall, twin: Twin) -> None:
         args, kwargs, repeat = self._replay.inputs(call)

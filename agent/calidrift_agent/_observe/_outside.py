@@ -10,12 +10,14 @@ import inspect
 import sys
 import textwrap
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 from types import CodeType, FunctionType, MethodType
 from typing import Final, final
 
+import torch
 from torch import nn
 
 _CHANGES: Final = frozenset(
@@ -24,6 +26,13 @@ _CHANGES: Final = frozenset(
 )
 """Methods that change a container."""
 _CONTAINERS: Final = (list, dict, set, deque)
+_METHODS: Final = frozenset(
+    chain.from_iterable(map(dir, (torch.Tensor, list, dict, set, tuple, str, int)))
+)
+"""Methods of tensors, containers and plain values."""
+_ALSO_LAYERS: Final = frozenset(
+    {"norm", "relu", "sigmoid", "softmax", "log_softmax", "tanh", "prelu", "hardshrink"}
+)
 _AT_DEFINITION: Final = frozenset({"decorator_list", "annotation", "returns", "type_comment"})
 _DISPLAYS: Final = (ast.List, ast.Dict, ast.Set)
 _FUNCTIONS: Final = 2_000
@@ -43,12 +52,15 @@ class _Source:
             called.
         names: Names that it looks up.
         methods: Attributes that it looks up on its first argument, or on its base class.
+        runs: Whether it calls something that it was given, or that it found in it; a method of
+            tensors or containers is none. True where there is no source.
     """
 
     stores: tuple[str, ...] = ()
     changed: tuple[str, ...] = ()
     names: frozenset[str] = frozenset()
     methods: frozenset[str] = frozenset()
+    runs: bool = True
 
 
 def compiled_from(value: object) -> object | None:
@@ -72,16 +84,58 @@ def reached_functions(root: nn.Module) -> list[FunctionType]:
 
     Cost: 1 ms per function when it is first read.
     """
-    waiting = deque(_entries(root))
-    found: dict[tuple[CodeType, int], FunctionType] = {}
+    return [function for function, _ in _reached(_entries(root))]
+
+
+def compiled_with_layers(root: nn.Module) -> str | None:
+    """Name a compiled function that a forward calls and that may run layers; None without one.
+
+    It is given layers, say, and calls them. A function that only works on tensors is none.
+
+    Cost: that of `reached_functions`.
+    """
+    if "torch._dynamo" not in sys.modules:
+        return None  # nothing was ever compiled
+    for function, kind in _reached(_entries(root)):
+        for value in _referred(function, kind):
+            compiled = compiled_from(value)
+            inner = None if compiled is None else _function_of(compiled)
+            if inner is not None and _may_run_layers(inner, kind):
+                return inner.__qualname__
+    return None
+
+
+def _may_run_layers(function: FunctionType, kind: type) -> bool:
+    for one, _ in _reached([(function, kind)]):
+        if _read(one.__code__).runs:
+            return True
+        if any(_holds_layers(value) for value in _referred(one, kind)):
+            return True
+    return False
+
+
+def _holds_layers(value: object) -> bool:
+    values = value.values() if isinstance(value, dict) else value
+    if isinstance(values, Iterable) and isinstance(value, _CONTAINERS):
+        return any(isinstance(one, nn.Module) for one in tuple(values))
+    return isinstance(value, nn.Module)
+
+
+def _reached(
+    entries: Iterable[tuple[FunctionType, type]],
+) -> Iterator[tuple[FunctionType, type]]:
+    """Yield functions and what they call, each once, with the class to look methods up in."""
+    waiting = deque(entries)
+    found: set[tuple[CodeType, int]] = set()
     while waiting and len(found) < _FUNCTIONS:
         function, kind = waiting.popleft()
         key = (function.__code__, id(function.__closure__))
         if key in found or is_foreign(function.__module__):
             continue
-        found[key] = function
-        waiting.extend((one, kind) for one in _called(function, kind))
-    return list(found.values())
+        found.add(key)
+        yield function, kind
+        called = filter(None, map(_function_of, _referred(function, kind)))
+        waiting.extend((one, kind) for one in called)
 
 
 def writes_outside(root: nn.Module) -> str | None:
@@ -101,22 +155,24 @@ def _entries(root: nn.Module) -> Iterator[tuple[FunctionType, type]]:
     for module in root.modules():
         kind = type(module)
         hooks = (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
-        for one in (kind.forward, kind.__call__, module.__dict__.get("forward"), *hooks):
+        forward = getattr(kind, "forward", None)  # the class of TorchScript's modules has none
+        for one in (forward, kind.__call__, module.__dict__.get("forward"), *hooks):
             function = _function_of(one)
             if function is not None:
                 yield function, kind
 
 
-def _called(function: FunctionType, kind: type) -> Iterator[FunctionType]:
+def _referred(function: FunctionType, kind: type) -> list[object]:
+    """Return what the names stand for that a function looks up beyond its own variables."""
     source = _read(function.__code__)
-    found = [function.__globals__.get(name) for name in sorted(source.names)]
+    found: list[object] = [function.__globals__.get(name) for name in sorted(source.names)]
     found += [getattr(kind, name, None) for name in sorted(source.methods)]
     for cell in function.__closure__ or ():  # what a decorator wraps
         try:
             found.append(cell.cell_contents)
         except ValueError:
             continue
-    yield from filter(None, map(_function_of, found))
+    return found
 
 
 def _function_of(value: object) -> FunctionType | None:
@@ -167,7 +223,27 @@ def _read(code: CodeType) -> _Source:
                     changed.append(target.id)
     names = {n.id for n in nodes if isinstance(n, ast.Name)}
     methods = {n.attr for n in nodes if isinstance(n, ast.Attribute) and _is_own(n.value, code)}
-    return _Source(tuple(stores), tuple(changed), frozenset(names), frozenset(methods))
+    return _Source(
+        tuple(stores),
+        tuple(changed),
+        frozenset(names),
+        frozenset(methods),
+        any(isinstance(node, ast.Call) and _runs_own(node, own) for node in nodes),
+    )
+
+
+def _runs_own(call: ast.Call, own: set[str]) -> bool:
+    """Whether a call is one of something that a function was given, or found in it."""
+    called = call.func
+    root: ast.expr = called
+    while isinstance(root, (ast.Attribute, ast.Subscript)):
+        root = root.value
+    if not isinstance(root, ast.Name) or root.id not in own:
+        return False
+    if not isinstance(called, ast.Attribute) or called.attr not in _METHODS:
+        return True
+    # Both a method of tensors and a usual name of a layer: what is given to it is the input.
+    return called.attr in _ALSO_LAYERS and any(isinstance(one, ast.Name) for one in call.args)
 
 
 def _at_call(tree: ast.AST) -> Iterator[ast.AST]:

@@ -46,6 +46,11 @@ class CodeShadow:
         """See `Shadow`."""
         return self._replay.batch
 
+    @property
+    def copy_bytes(self) -> int:
+        """See `CopyKeeper`."""
+        return self._shelves.size
+
     def run(self, call: ObservedCall) -> None:
         """See `Shadow`. Cost: one interpreted pass over the graph with one row."""
         if call.args is None or self._refused or not self._is_known(call):
@@ -97,6 +102,11 @@ class ClipShadow:
     def batch(self) -> int:
         """See `Shadow`."""
         return self._modules.batch
+
+    @property
+    def copy_bytes(self) -> int:
+        """See `CopyKeeper`."""
+        return self._modules.copy_bytes
 
     def verify(self) -> None:
         """See `ModuleShadow`."""

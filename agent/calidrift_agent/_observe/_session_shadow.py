@@ -49,6 +49,11 @@ class SessionShadow:
         """See `Shadow`."""
         return self._replay.batch
 
+    @property
+    def copy_bytes(self) -> int:
+        """See `CopyKeeper`."""
+        return self._shelves.size
+
     def run(self, call: ObservedCall) -> None:
         """See `Shadow`. Cost: one pass over the float graph (two where it is quantized)."""
         if call.args is None:

@@ -11,6 +11,7 @@ from calidrift_agent._observe._replay import UNKNOWN, RowReplay
 from calidrift_agent._observe._side_effects import draws_random_numbers, views_of, written
 from calidrift_agent._points import QuantizedGraph
 from calidrift_agent._taps import (
+    CopyKeeper,
     Ledger,
     PointTable,
     Recorder,
@@ -18,7 +19,7 @@ from calidrift_agent._taps import (
 )
 
 
-class Shadow(Protocol):
+class Shadow(CopyKeeper, Protocol):
     """Makes the readings of a copied request."""
 
     @property
@@ -58,6 +59,11 @@ class GraphShadow:
     def batch(self) -> int:
         """See `Shadow`."""
         return self._replay.batch
+
+    @property
+    def copy_bytes(self) -> int:
+        """See `CopyKeeper`."""
+        return self._shelves.size
 
     def run(self, call: ObservedCall) -> None:
         """See `Shadow`. Cost: two eager passes over the graph with one row.

@@ -174,6 +174,8 @@ def _reason_to_skip(module: nn.Module) -> str | None:
     for kind, reason in _SKIPPED:
         if isinstance(module, kind):
             return reason
+    if _is_complex(module):
+        return "its weights are complex numbers, and only real numbers have a range"
     if is_dynamic_recurrent(module):
         return "recurrent layers are quantized dynamically and have no static input range"
     if isinstance(module, LazyModuleMixin) and module.has_uninitialized_params():
@@ -188,6 +190,13 @@ def _roles(module: nn.Module, *, outputs: bool) -> Iterator[Role]:
             yield Role.OUTPUT
     elif isinstance(module, _OUTPUT_TYPES):
         yield Role.OUTPUT
+
+
+def _is_complex(module: nn.Module) -> bool:
+    """Whether a layer that would have points has complex weights, parametrized ones included."""
+    if next(_roles(module, outputs=True), None) is None:
+        return False
+    return any(parameter.is_complex() for parameter in module.parameters())
 
 
 def _is_linear_elsewhere(module: nn.Module) -> bool:

@@ -2,6 +2,7 @@
 
 from calidrift_agent._profile._bounds import TOP_LIMIT, ClipBound, ObservedBound
 from calidrift_agent._profile._calibration import CalibrationProfile, utc_now
+from calidrift_agent._profile._origin import ReferenceOrigin
 from calidrift_agent._profile._records import Fingerprint, PointProfile
 
 __all__ = [
@@ -11,5 +12,6 @@ __all__ = [
     "Fingerprint",
     "ObservedBound",
     "PointProfile",
+    "ReferenceOrigin",
     "utc_now",
 ]

@@ -13,16 +13,18 @@ from typing import TYPE_CHECKING, Any, final
 from calidrift_agent._profile._codec import (
     ADVICE,
     FORMAT,
-    VERSION,
     canonical,
     decode_fingerprint,
     decode_point,
+    decode_reference,
     encode_fingerprint,
     encode_point,
+    encode_reference,
     parse,
 )
 from calidrift_agent._profile._combine import combine_fingerprints, combine_points, listing
 from calidrift_agent._profile._files import read_text, replace_text
+from calidrift_agent._profile._origin import CALIBRATED, ReferenceOrigin
 from calidrift_agent._profile._records import Fingerprint, PointProfile
 from calidrift_agent._profile._tensorrt import read_cache
 from calidrift_agent._vocabulary import Instrument, Role
@@ -49,6 +51,7 @@ class CalibrationProfile:
         instrument: What the observations were measured on.
         fingerprint: What the profile was made from.
         created: When, UTC, ISO 8601.
+        reference: Where the reference units come from.
     """
 
     points: Mapping[str, PointProfile]
@@ -56,6 +59,7 @@ class CalibrationProfile:
     instrument: Instrument
     fingerprint: Fingerprint
     created: str
+    reference: ReferenceOrigin = CALIBRATED
 
     def __post_init__(self) -> None:
         for name, point in self.points.items():
@@ -272,6 +276,7 @@ class CalibrationProfile:
             instrument=observed.instrument,
             fingerprint=combine_fingerprints(ranges.fingerprint, observed.fingerprint),
             created=observed.created,
+            reference=observed.reference,
         )
 
     def require_fits(
@@ -313,12 +318,12 @@ class CalibrationProfile:
     def _content(self) -> dict[str, Any]:
         return {
             "format": FORMAT,
-            "version": VERSION,
             "created": self.created,
             "instrument": str(self.instrument),
             "units": self.units,
             "fingerprint": encode_fingerprint(self.fingerprint),
             "points": [encode_point(point) for point in self.points.values()],
+            **encode_reference(self.reference),
         }
 
     @classmethod
@@ -350,6 +355,7 @@ class CalibrationProfile:
                 instrument=Instrument(word),
                 fingerprint=decode_fingerprint(fields.nested("fingerprint")),
                 created=fields.text("created"),
+                reference=decode_reference(fields),
             )
         except ConfigurationError as error:
             fields.refuse("", f"is not usable ({error})", error)

@@ -6,12 +6,16 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, NoReturn, TypeVar, final
 
 from calidrift_agent._profile._bounds import ClipBound, ObservedBound
+from calidrift_agent._profile._origin import CALIBRATED, ReferenceOrigin
 from calidrift_agent._profile._records import Fingerprint, PointProfile
 from calidrift_agent._sketch import MagnitudeSketch
+from calidrift_agent._vocabulary import ReferenceSource
 from calidrift_agent.errors import ConfigurationError, ProfileFormatError, SketchError
 
 FORMAT: Final = "calidrift-profile"
-VERSION: Final = 1
+VERSION: Final = 2
+"""Version 2 says where the reference comes from. What needs no word about that is still written as
+version 1, so that profiles keep their digests and older versions of Calidrift read them."""
 ADVICE: Final = "restore the file from a copy or calibrate again"
 
 _T = TypeVar("_T")
@@ -194,6 +198,42 @@ def decode_point(fields: Fields) -> PointProfile:
         )
     except (ConfigurationError, SketchError) as error:
         fields.refuse("", f"is not usable ({error})", error)
+
+
+def encode_reference(reference: ReferenceOrigin) -> dict[str, Any]:
+    """Return the version of the format, and what the outer object says of the reference."""
+    if reference == CALIBRATED:
+        return {"version": 1}
+    return {
+        "version": VERSION,
+        "reference": {
+            "source": str(reference.source),
+            "learned_from": reference.learned_from,
+            "began": reference.began,
+            "ended": reference.ended,
+        },
+    }
+
+
+def decode_reference(fields: Fields) -> ReferenceOrigin:
+    """Return where the reference of an outer object comes from.
+
+    Raises:
+        ProfileFormatError: A field is missing, has another type, or another word.
+        ConfigurationError: The fields contradict each other.
+    """
+    if "reference" not in fields.raw():
+        return CALIBRATED
+    found = fields.nested("reference")
+    word = found.text("source")
+    if word not in list(ReferenceSource):
+        found.refuse("source", f"is {word!r}, but must be one of {', '.join(ReferenceSource)}")
+    return ReferenceOrigin(
+        source=ReferenceSource(word),
+        learned_from=found.text("learned_from"),
+        began=found.text("began"),
+        ended=found.text("ended"),
+    )
 
 
 def encode_fingerprint(fingerprint: Fingerprint) -> dict[str, Any]:

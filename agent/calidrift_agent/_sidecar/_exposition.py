@@ -13,8 +13,8 @@ from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
 
 from calidrift_agent._export import StateDirectoryCollector
-from calidrift_agent._sidecar._figures import PushFigures
 from calidrift_agent._sidecar._options import SidecarOptions
+from calidrift_agent._sidecar._ship_figures import OwnFigures
 from calidrift_agent._state import ModelState, StateDirectories
 
 CACHE_SECONDS: Final = 1.0
@@ -47,14 +47,14 @@ class Exposition(Collector):
 
     Args:
         options: The directories, and how many points appear.
-        pushes: Counters of the OTLP pusher; None where nothing is pushed.
+        pushes: What is counted about pushes; None where nothing is pushed.
         clock: Seconds on a clock that is never set.
     """
 
     def __init__(
         self,
         options: SidecarOptions,
-        pushes: PushFigures | None = None,
+        pushes: OwnFigures | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._source = _Kept(StateDirectories(options.directories))

@@ -8,6 +8,7 @@ import logging
 import os
 import select
 import signal
+import time
 from collections.abc import Callable, Iterator
 from ipaddress import ip_address
 from types import TracebackType
@@ -16,9 +17,12 @@ from typing import Final, Self, final
 from calidrift_agent._sidecar._application import MetricsApplication
 from calidrift_agent._sidecar._exposition import Exposition
 from calidrift_agent._sidecar._figures import PushFigures
+from calidrift_agent._sidecar._folders import tell_missing
 from calidrift_agent._sidecar._options import ListenOptions, SidecarOptions
 from calidrift_agent._sidecar._push import Pusher
 from calidrift_agent._sidecar._server import MetricsServer
+from calidrift_agent._sidecar._ship import Shipper
+from calidrift_agent._sidecar._ship_figures import FigureGroup, ShipFigures
 from calidrift_agent._sidecar._sweeper import Sweeper
 from calidrift_agent._sidecar._token import BearerToken
 
@@ -57,12 +61,18 @@ class Sidecar:
         listen, push = options.listen, options.push
         token = None if listen.token_file is None else BearerToken(listen.token_file)
         figures = None if push is None else PushFigures()
-        exposition = Exposition(options, figures)
+        shipped = None if options.ship is None else ShipFigures()
+        exposition = Exposition(options, FigureGroup((figures, shipped)))
         self._pusher: Pusher | None = None
         if push is not None and figures is not None:
             self._pusher = Pusher(push, exposition.reading, figures, options.directories)
-        self._sweeper = Sweeper(options.directories, options.sweep)
+        self._shipper: Shipper | None = None
+        if options.ship is not None and shipped is not None:
+            self._shipper = Shipper(options.ship, options.directories, shipped)
+        guard = None if self._shipper is None else self._shipper.needed
+        self._sweeper = Sweeper(options.directories, options.sweep, guard)
         self._server = MetricsServer(listen, MetricsApplication(exposition, token))
+        tell_missing(options.directories)
         if token is None and not _is_loopback(listen):
             _log.warning(
                 "anyone who reaches %s may read the figures; --token-file keeps others out",
@@ -79,6 +89,8 @@ class Sidecar:
         self._sweeper.start()
         if self._pusher is not None:
             self._pusher.start()
+        if self._shipper is not None:
+            self._shipper.start()
         return self
 
     def __exit__(
@@ -87,10 +99,15 @@ class Sidecar:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        until = time.monotonic() + _GOODBYE_SECONDS
         self._sweeper.stop()
+        if self._shipper is not None:
+            self._shipper.end()
         self._server.stop()
         if self._pusher is not None:
             self._pusher.stop(_GOODBYE_SECONDS)
+        if self._shipper is not None:
+            self._shipper.stop(max(until - time.monotonic(), 0.0))
 
 
 def serve(options: SidecarOptions, ready: Callable[[str], None]) -> None:

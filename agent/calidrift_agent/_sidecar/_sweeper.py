@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Final, final
+from typing import Final, TypeAlias, final
 
 from calidrift_agent._state import SweepOptions, sweep
 from calidrift_agent.errors import StateError
 
 SWEEP_SECONDS: Final = 60.0
 _log = logging.getLogger("calidrift_agent")
+
+Needed: TypeAlias = Callable[[str], bool]
 
 
 @final
@@ -25,11 +27,19 @@ class Sweeper:
     Args:
         directories: What to sweep.
         options: How long files stay.
+        guard: Asked before each sweep: says of which processes the files are needed, see `sweep`;
+            where it gives None, that sweep is left out.
     """
 
-    def __init__(self, directories: Iterable[Path], options: SweepOptions) -> None:
+    def __init__(
+        self,
+        directories: Iterable[Path],
+        options: SweepOptions,
+        guard: Callable[[], Needed | None] | None = None,
+    ) -> None:
         self._directories = tuple(directories)
         self._options = options
+        self._guard = guard
         self._stopping = threading.Event()
         self._told: set[str] = set()
         self._thread = threading.Thread(target=self._run, name="calidrift-sweep", daemon=True)
@@ -44,15 +54,17 @@ class Sweeper:
 
     def _run(self) -> None:
         while True:
-            for directory in self._directories:
-                self.sweep(directory)
+            needed = None if self._guard is None else self._guard()
+            if self._guard is None or needed is not None:
+                for directory in self._directories:
+                    self.sweep(directory, needed)
             if self._stopping.wait(SWEEP_SECONDS):
                 return
 
-    def sweep(self, directory: Path) -> None:
+    def sweep(self, directory: Path, needed: Needed | None = None) -> None:
         """Sweep one directory. Never raises."""
         try:
-            report = sweep(directory, self._options, pause_seconds=SWEEP_SECONDS / 2)
+            report = sweep(directory, self._options, pause_seconds=SWEEP_SECONDS / 2, needed=needed)
             complaints = report.complaints
         except (StateError, OSError) as error:
             complaints = (str(error),)

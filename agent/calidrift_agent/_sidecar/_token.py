@@ -54,9 +54,10 @@ class BearerToken:
         if not given.lower().startswith(_SCHEME):
             return False
         sent = given[len(_SCHEME) :].strip().encode("utf-8", "surrogateescape")
-        return hmac.compare_digest(sent, self._current())
+        return hmac.compare_digest(sent, self.current())
 
-    def _current(self) -> bytes:
+    def current(self) -> bytes:
+        """The token as the file has it now."""
         with self._lock, suppress(OSError):
             self._known = self._read() or self._known
         return self._known

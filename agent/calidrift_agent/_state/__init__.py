@@ -15,13 +15,28 @@ from calidrift_agent._state._window import (
     flag_of,
     state_of,
 )
+from calidrift_agent._state._wire import (
+    MAX_PUSH_CAPTURES,
+    MAX_PUSH_ROWS,
+    PUSH_MEDIA_TYPE,
+    Push,
+    PushedCapture,
+    decode_push,
+    encode_push,
+    push_parts,
+)
 from calidrift_agent._state._writer import StateOptions, StateWriter
 
 __all__ = [
+    "MAX_PUSH_CAPTURES",
+    "MAX_PUSH_ROWS",
     "NO_WINDOW",
     "OVERFLOW_SEGMENT",
+    "PUSH_MEDIA_TYPE",
     "ModelState",
     "PointMeta",
+    "Push",
+    "PushedCapture",
     "ReadResult",
     "ReferenceFigures",
     "SegmentCount",
@@ -36,9 +51,12 @@ __all__ = [
     "Window",
     "WindowBuffer",
     "boot_id",
+    "decode_push",
     "empty_values",
+    "encode_push",
     "flag_of",
     "new_process_id",
+    "push_parts",
     "scan",
     "state_of",
     "sweep",

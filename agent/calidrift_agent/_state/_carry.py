@@ -13,11 +13,16 @@ from pathlib import Path
 from typing import Final, NamedTuple, final
 
 from calidrift_agent._sketch import CELLS
-from calidrift_agent._state._codec import WindowEncoder, decode_window
+from calidrift_agent._state._codec import (
+    COLUMNS,
+    READABLE,
+    Columns,
+    WindowEncoder,
+    decode_window,
+)
 from calidrift_agent._state._layout import checksum
 from calidrift_agent._state._meta import StateMeta
 from calidrift_agent._state._window import Window
-from calidrift_agent._vocabulary import COUNT_COLUMNS, REQUEST_COLUMNS, VALUE_COLUMNS
 from calidrift_agent.errors import StateError, StateFormatError
 
 CARRY_SUFFIX: Final = ".carried"
@@ -26,7 +31,6 @@ _VERSION: Final = 1
 _HEAD: Final = struct.Struct("<8sIIIIIQQQ")
 """mark, version, columns of requests, counts and values, cells, generation, two lengths."""
 _CHECK: Final = struct.Struct("<I")
-_COLUMNS: Final = (REQUEST_COLUMNS, COUNT_COLUMNS, VALUE_COLUMNS, CELLS)
 _NAME_BYTES: Final = 120
 
 
@@ -63,12 +67,19 @@ def carry_paths(directory: Path) -> list[Path]:
 
 
 def read_generation(path: Path) -> int | None:
-    """Generation of a carry-over file, None where there is no file or no readable one."""
+    """Generation of a carry-over file, None where there is no file, or one that says none.
+
+    Raises:
+        StateError: It cannot be read now (too many open files): whatever is added up without it
+            would be too low, and a counter that goes down counts anew.
+    """
     try:
         with path.open("rb") as file:
             return _unpack(file.read(_HEAD.size)).generation
-    except (OSError, StateFormatError):
+    except (FileNotFoundError, StateFormatError):
         return None
+    except OSError as error:
+        raise StateError(f"carry-over file {path} cannot be read ({error.strerror})") from error
 
 
 def read_carried(path: Path) -> Carried | None:
@@ -95,7 +106,7 @@ def read_carried(path: Path) -> Carried | None:
             raise StateFormatError("it is damaged (its checksum does not fit)")
         fields = json.loads(body[: head.described])
         meta = StateMeta.from_json(fields["meta"])
-        total = decode_window(body[head.described :], len(meta.points))
+        total = decode_window(body[head.described :], len(meta.points), head.columns)
         return Carried(head.generation, meta, total, frozenset(map(str, fields["absorbed"])))
     except (KeyError, TypeError, ValueError, RecursionError, StateFormatError) as error:
         raise StateFormatError(f"carry-over file {path}: {error}") from error
@@ -112,8 +123,8 @@ def write_carried(path: Path, carried: Carried) -> None:
     absorbed = sorted(carried.absorbed)
     described = json.dumps({"meta": carried.meta.to_json(), "absorbed": absorbed}).encode()
     payload = bytes(WindowEncoder(carried.total.points).encode(carried.total))
-    head = _Head(carried.generation, len(described), len(payload))
-    blob = _HEAD.pack(_MAGIC, _VERSION, *_COLUMNS, *head) + described + payload
+    sizes = (carried.generation, len(described), len(payload))
+    blob = _HEAD.pack(_MAGIC, _VERSION, *COLUMNS, CELLS, *sizes) + described + payload
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         descriptor = os.open(temporary, os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_CLOEXEC, 0o600)
@@ -146,15 +157,17 @@ class _Head(NamedTuple):
     generation: int
     described: int
     payload: int
+    columns: Columns
 
 
 def _unpack(blob: bytes) -> _Head:
     if len(blob) < _HEAD.size or blob[: len(_MAGIC)] != _MAGIC:
         raise StateFormatError("it is not a carry-over file, or was cut short")
     fields = _HEAD.unpack_from(blob)
-    if fields[1] != _VERSION or fields[2:6] != _COLUMNS:
+    columns = Columns(*fields[2:5])
+    if fields[1] != _VERSION or columns not in READABLE or fields[5] != CELLS:
         raise StateFormatError(
             "its format or its columns are those of another calidrift version; the sums of dead "
             "processes begin anew"
         )
-    return _Head(*fields[6:])
+    return _Head(fields[6], fields[7], fields[8], columns)

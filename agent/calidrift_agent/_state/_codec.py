@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
-from typing import Any, Final, final
+from typing import Any, Final, NamedTuple, final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from calidrift_agent._sketch import CELLS
 from calidrift_agent._state._buffer import MAX_SEGMENT_BYTES, MAX_SEGMENTS
-from calidrift_agent._state._window import SegmentCount, Window
+from calidrift_agent._state._window import SegmentCount, Window, empty_values
 from calidrift_agent._vocabulary import (
     COUNT_COLUMNS,
     REQUEST_COLUMNS,
@@ -35,9 +35,24 @@ _WORD: Final = 8
 _WIDTHS: Final[Mapping[int, type[np.integer[Any]]]] = {2: np.uint16, 4: np.uint32, 8: np.int64}
 
 
-def _fixed_bytes(points: int) -> int:
-    columns = REQUEST_COLUMNS + points * (COUNT_COLUMNS + VALUE_COLUMNS)
-    return _HEAD.size + columns * _WORD
+class Columns(NamedTuple):
+    """How many columns of each kind the windows of a file have."""
+
+    requests: int
+    counts: int
+    values: int
+
+
+COLUMNS: Final = Columns(REQUEST_COLUMNS, COUNT_COLUMNS, VALUE_COLUMNS)
+"""Those of this version."""
+READABLE: Final = frozenset({COLUMNS, Columns(REQUEST_COLUMNS, 21, 7)})
+"""Those it can read. Columns are only added at the end: a window of an older version lacks the
+last ones, which then say what they say where nothing was measured."""
+
+
+def _fixed_bytes(points: int, columns: Columns = COLUMNS) -> int:
+    words = columns.requests + points * (columns.counts + columns.values)
+    return _HEAD.size + words * _WORD
 
 
 def _bit_bytes(points: int) -> int:
@@ -123,17 +138,18 @@ def _narrowed(counts: NDArray[np.int64]) -> NDArray[np.integer[Any]]:
     return counts
 
 
-def decode_window(blob: bytes, points: int) -> Window:
+def decode_window(blob: bytes, points: int, columns: Columns = COLUMNS) -> Window:
     """Read what `WindowEncoder` wrote.
 
     Args:
         blob: All bytes of the window, already checked against their checksum.
         points: Number of points of the file.
+        columns: Columns of its windows, one of `READABLE`.
 
     Raises:
         StateFormatError: The bytes are not a window of `points` points.
     """
-    fixed = _fixed_bytes(points)
+    fixed = _fixed_bytes(points, columns)
     if len(blob) < fixed:
         raise StateFormatError(f"a window of {points} points has {fixed} bytes, got {len(blob)}")
     number, start_ns, end_ns, ratio, flags, found_points, found, width, tail = _HEAD.unpack_from(
@@ -146,11 +162,11 @@ def decode_window(blob: bytes, points: int) -> Window:
             f"points and it has {len(blob)} bytes; the file was damaged"
         )
     offset = _HEAD.size
-    requests = np.frombuffer(blob, np.int64, REQUEST_COLUMNS, offset)
+    requests = np.frombuffer(blob, np.int64, columns.requests, offset)
     offset += requests.nbytes
-    counts = np.frombuffer(blob, np.int64, points * COUNT_COLUMNS, offset)
+    counts = np.frombuffer(blob, np.int64, points * columns.counts, offset)
     offset += counts.nbytes
-    values = np.frombuffer(blob, np.float64, points * VALUE_COLUMNS, offset)
+    values = np.frombuffer(blob, np.float64, points * columns.values, offset)
     offset += values.nbytes
     kept = np.frombuffer(blob, _WIDTHS[width], found, offset)
     offset += kept.nbytes
@@ -171,10 +187,20 @@ def decode_window(blob: bytes, points: int) -> Window:
         sampling_ratio=ratio,
         requests=requests,
         segments=_decode_segments(blob[offset + bits.nbytes :]),
-        counts=counts.reshape(points, COUNT_COLUMNS),
-        values=values.reshape(points, VALUE_COLUMNS),
+        counts=_completed(
+            counts.reshape(points, columns.counts), np.zeros((points, COUNT_COLUMNS), np.int64)
+        ),
+        values=_completed(values.reshape(points, columns.values), empty_values(points)),
         cells=cells.reshape(points, CELLS),
     )
+
+
+def _completed(found: NDArray[Any], empty: NDArray[Any]) -> NDArray[Any]:
+    """The columns that were found, and behind them those of `empty` that an older version lacks."""
+    if found.shape == empty.shape:
+        return found
+    empty[:, : found.shape[1]] = found
+    return empty
 
 
 def _encode_segments(segments: tuple[SegmentCount, ...]) -> bytes:

@@ -48,7 +48,13 @@ class StateDirectories:
         complaints: list[str] = []
         parts: dict[str, list[ModelState]] = {}
         absent: set[str] = set()
+        places: set[tuple[int, int]] = set()
         for folder, reader in self._readers.items():
+            place = _place(folder)
+            if place in places:
+                continue  # mounted twice: its processes must not count twice
+            if place is not None:
+                places.add(place)
             try:
                 found = reader.read(now_ns)
             except StateError as error:
@@ -61,6 +67,15 @@ class StateDirectories:
                 parts.setdefault(model.meta.model, []).append(model)
         self.damaged = tuple(complaints)
         return tuple(_joined(parts[name]) for name in sorted(parts.keys() - absent))
+
+
+def _place(folder: Path) -> tuple[int, int] | None:
+    """What a folder is, whatever ways lead to it; None where it is not there."""
+    try:
+        status = folder.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _joined(parts: Sequence[ModelState]) -> ModelState:

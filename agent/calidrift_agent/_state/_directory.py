@@ -19,7 +19,12 @@ from calidrift_agent._state._buffer import RECENT_SECONDS
 from calidrift_agent._state._carry import Carried, carry_paths, read_carried, read_generation
 from calidrift_agent._state._combine import FleetSum
 from calidrift_agent._state._meta import StateMeta
-from calidrift_agent._state._reader import StateReader, state_paths
+from calidrift_agent._state._reader import (
+    StateReader,
+    copy_complaint,
+    is_own_name,
+    state_paths,
+)
 from calidrift_agent._state._window import NO_WINDOW, Window, absmax_of, state_of
 from calidrift_agent._vocabulary import AgentState, CountColumn, WindowFlag
 from calidrift_agent.errors import StateError, StateFormatError
@@ -147,12 +152,11 @@ class StateDirectory:
             "a loop"
         )
 
-    def _generations(self) -> dict[Path, int]:
-        generations = {path: read_generation(path) for path in carry_paths(self._folder)}
-        return {path: found for path, found in generations.items() if found is not None}
+    def _generations(self) -> dict[Path, int | None]:
+        return {path: read_generation(path) for path in carry_paths(self._folder)}
 
     def _read_carried(
-        self, generations: Mapping[Path, int], complaints: list[str]
+        self, generations: Mapping[Path, int | None], complaints: list[str]
     ) -> list[Carried]:
         cache: dict[Path, tuple[int, Carried]] = {}
         for path, generation in generations.items():
@@ -180,6 +184,9 @@ class StateDirectory:
                 continue
             try:
                 with StateReader.open(path) as reader:
+                    if not is_own_name(reader):
+                        complaints.append(copy_complaint(reader))
+                        continue
                     recent = self._recent.get(reader.meta.process) or _Recent(reader.meta)
                     processes.append(_read_process(reader, recent, now_ns))
                     seen[reader.meta.process] = recent

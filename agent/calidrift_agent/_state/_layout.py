@@ -17,12 +17,11 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple, final
 
 from calidrift_agent._sketch import CELLS
-from calidrift_agent._state._codec import encoded_bytes
-from calidrift_agent._vocabulary import COUNT_COLUMNS, REQUEST_COLUMNS, VALUE_COLUMNS
+from calidrift_agent._state._codec import COLUMNS, READABLE, Columns, encoded_bytes
 from calidrift_agent.errors import StateFormatError
 
 MAGIC: Final = b"CALIDRFT"
-VERSION: Final = 2
+VERSION: Final = 3
 MIN_SLOTS: Final = 4
 MAX_SLOTS: Final = 64
 RING_CELLS: Final = 640
@@ -88,6 +87,7 @@ class Layout:
         live_bytes: Size of a live or cumulative slot (room for dense sketches).
         ring_bytes: Size of a ring slot.
         meta_bytes: Length of the description.
+        columns: Columns of its windows; those of this version in a file that it writes.
     """
 
     points: int
@@ -95,6 +95,7 @@ class Layout:
     live_bytes: int
     ring_bytes: int
     meta_bytes: int
+    columns: Columns = COLUMNS
 
     @classmethod
     def plan(cls, points: int, meta_bytes: int, slots: int | None, ring_limit: int) -> Layout:
@@ -134,9 +135,7 @@ class Layout:
             HEADER_BYTES,
             self.points,
             CELLS,
-            REQUEST_COLUMNS,
-            COUNT_COLUMNS,
-            VALUE_COLUMNS,
+            *COLUMNS,
             self.slots,
             self.meta_bytes,
             checksum(meta),
@@ -175,14 +174,15 @@ def read_layout(blob: bytes, size: int) -> tuple[Layout, int]:
     if _CHECK.unpack_from(blob, _HEADER.size)[0] != checksum(blob[: _HEADER.size]):
         raise StateFormatError("its header is damaged (checksum does not fit)")
     points, cells, requests, counts, values, slots, meta_bytes, meta_check = fields[3:11]
-    if (cells, requests, counts, values) != (CELLS, REQUEST_COLUMNS, COUNT_COLUMNS, VALUE_COLUMNS):
+    columns = Columns(requests, counts, values)
+    if cells != CELLS or columns not in READABLE:
         raise StateFormatError(
             "its columns are those of another calidrift version; read it with the version that "
             "wrote it"
         )
     if slots > MAX_SLOTS:
         raise StateFormatError(f"its header names {slots} slots, at most {MAX_SLOTS} are allowed")
-    layout = Layout(points, slots, fields[12], fields[13], meta_bytes)
+    layout = Layout(points, slots, fields[12], fields[13], meta_bytes, columns)
     if size < fields[14] or fields[14] != layout.total_bytes:
         raise StateFormatError(f"cut short: {size} bytes of {fields[14]}")
     return layout, meta_check

@@ -313,6 +313,22 @@ def state_paths(directory: Path | str) -> list[Path]:
         raise StateError(f"state_dir {directory} cannot be listed ({error.strerror})") from error
 
 
+def is_own_name(reader: StateReader) -> bool:
+    """Whether a file has the name that its process gave it: a copy has the same content.
+
+    A process that two files speak of would count twice.
+    """
+    return reader.path.name.startswith(f"{reader.meta.process}-")
+
+
+def copy_complaint(reader: StateReader) -> str:
+    """Say of a file that it has not the name that its process gave it."""
+    return (
+        f"state file {reader.path} is a copy, or was renamed: it is not counted; its name must "
+        f"begin with {reader.meta.process}-"
+    )
+
+
 def _deliverable_end(number: int, intact: Mapping[int, Window], *, alive: bool) -> int:
     """Last window that can be handed out: those behind a hole wait for the next sum to fill it."""
     while number + 1 in intact:

@@ -127,7 +127,7 @@ class SlotReader:
             return None
 
     def _window(self, payload: bytes, head: RecordHead) -> Window:
-        window = decode_window(payload, self._layout.points)
+        window = decode_window(payload, self._layout.points, self._layout.columns)
         if window.number != head.number:
             raise StateFormatError(f"it holds window {window.number}, not {head.number}")
         return window

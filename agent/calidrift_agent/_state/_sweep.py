@@ -18,13 +18,13 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, final
 
+from calidrift_agent._state._alone import alone_in
 from calidrift_agent._state._carry import (
     CARRY_SUFFIX,
     Carried,
@@ -35,15 +35,24 @@ from calidrift_agent._state._carry import (
 from calidrift_agent._state._combine import FleetSum
 from calidrift_agent._state._layout import MAGIC
 from calidrift_agent._state._meta import boot_id
-from calidrift_agent._state._reader import StateReader, scan, state_paths
+from calidrift_agent._state._reader import (
+    StateReader,
+    copy_complaint,
+    is_own_name,
+    scan,
+    state_paths,
+)
 from calidrift_agent._state._writer import STATE_SUFFIX
 from calidrift_agent._vocabulary import RequestColumn
 from calidrift_agent.errors import ConfigurationError, StateError, StateFormatError
 
 LOCK_NAME: Final = ".sweep.lock"
+CAPTURES: Final = "captures"
+"""Folder in a state directory that holds a folder of captures per process."""
 DAY_SECONDS: Final = 86_400.0
 """How long files are kept that another boot of the machine wrote, or that cannot be read."""
 _LITTER_SECONDS: Final = 60.0
+_NEEDED_SECONDS: Final = 60.0
 _NS: Final = 1_000_000_000
 
 
@@ -60,10 +69,16 @@ class SweepOptions:
         retention_seconds: Time after its last window for which a dead process's file is kept.
         dead_bytes: Disk space that files of dead processes may take; beyond it the oldest go
             before their time. A file of 40 points takes 15 MB, one of 400 points 33 MB.
+        capture_bytes: Disk space that captures may take, of all processes together; beyond it the
+            oldest of dead processes go. Those of living ones never do: each keeps within its own
+            `CaptureOptions`.
+        capture_count: The same for their number.
     """
 
     retention_seconds: float = 3_600.0
     dead_bytes: int = 256 * 1024 * 1024
+    capture_bytes: int = 2 * 1024 * 1024 * 1024
+    capture_count: int = 4_096
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.retention_seconds <= 366 * DAY_SECONDS:
@@ -71,10 +86,12 @@ class SweepOptions:
                 f"retention_seconds is {self.retention_seconds!r}, but must be 0 to 31622400 (a "
                 "year); 3600 suits an analyzer that comes by every few minutes"
             )
-        if type(self.dead_bytes) is not int or self.dead_bytes < 0:
-            raise ConfigurationError(
-                f"dead_bytes must be 0 or more whole bytes, got {self.dead_bytes!r}"
-            )
+        for name in ("dead_bytes", "capture_bytes", "capture_count"):
+            value = getattr(self, name)
+            if type(value) is not int or value < 0:
+                raise ConfigurationError(
+                    f"{name} must be a whole number of at least 0, got {value!r}"
+                )
 
 
 @final
@@ -87,6 +104,7 @@ class SweepReport:
         merged: Processes whose counts moved into a carry-over file.
         removed: Files that were unlinked.
         kept: Files of dead processes that stay until their time has come.
+        captures: Captures of dead processes that were unlinked.
         complaints: One sentence for each thing that could not be read, written or unlinked.
     """
 
@@ -94,6 +112,7 @@ class SweepReport:
     merged: int = 0
     removed: int = 0
     kept: int = 0
+    captures: int = 0
     complaints: tuple[str, ...] = ()
 
 
@@ -103,6 +122,7 @@ def sweep(
     *,
     pause_seconds: float = 0.0,
     now_ns: int | None = None,
+    needed: Callable[[str], bool] | None = None,
 ) -> SweepReport:
     """Merge and unlink the files of dead processes whose time has come.
 
@@ -115,6 +135,8 @@ def sweep(
         pause_seconds: Do nothing where anybody's sweep ended less than this ago, so that many
             workers together sweep no more often than one.
         now_ns: Current UTC time in nanoseconds; default: the clock.
+        needed: Says of a process whether somebody has not read all of its windows yet. Such a file
+            stays for a minute at the least, and is the last one to make room for others.
 
     Raises:
         StateError: The directory cannot be used.
@@ -127,13 +149,18 @@ def sweep(
     now = time.time_ns() if now_ns is None else now_ns
     if pause_seconds and 0 <= now - _last_swept_ns(folder) < pause_seconds * _NS:
         return SweepReport(busy=True)
-    with _alone(folder) as alone:
+    with alone_in(folder, LOCK_NAME) as alone:
         if not alone:
             return SweepReport(busy=True)
-        report = _Sweep(folder, options or SweepOptions(), now).run()
+        wanted = needed or _nobody_needs
+        report = _Sweep(folder, options or SweepOptions(), now, wanted).run()
         with contextlib.suppress(OSError):
             os.utime(folder / LOCK_NAME)
         return report
+
+
+def _nobody_needs(process: str) -> bool:
+    return False
 
 
 def _last_swept_ns(folder: Path) -> int:
@@ -162,6 +189,7 @@ class _Sweep:
     folder: Path
     options: SweepOptions
     now_ns: int
+    needed: Callable[[str], bool] = _nobody_needs
     boot: str = field(default_factory=boot_id)
     merged: int = 0
     removed: int = 0
@@ -170,7 +198,7 @@ class _Sweep:
 
     def run(self) -> SweepReport:
         self._remove_litter()
-        readers = scan(self.folder, self._unreadable)
+        readers = [one for one in scan(self.folder, self._unreadable) if self._is_its_own(one)]
         try:
             by_model: dict[str, list[StateReader]] = {}
             for reader in readers:
@@ -185,6 +213,7 @@ class _Sweep:
                 due += [dead for dead in crowded if dead.reader.meta.model == model]
                 self._merge(model, carried, due)
             self.kept = len(waiting) - len(crowded)
+            thinned = self._thin_out({one.meta.process for one in readers if one.alive})
         finally:
             for reader in readers:
                 reader.close()
@@ -192,8 +221,30 @@ class _Sweep:
             merged=self.merged,
             removed=self.removed,
             kept=self.kept,
+            captures=thinned,
             complaints=tuple(self.complaints),
         )
+
+    def _is_its_own(self, reader: StateReader) -> bool:
+        """Whether a file has its own name: a copy of one must not count, nor be taken for it."""
+        if is_own_name(reader):
+            return True
+        self.complaints.append(copy_complaint(reader))
+        reader.close()
+        return False
+
+    def _thin_out(self, living: set[str]) -> int:
+        """Keep the captures of all processes within bounds; returns how many went."""
+        captures = self.folder / CAPTURES
+        if not captures.is_dir():
+            return 0
+        from calidrift_agent._capture import thin_out  # most sweepers never need it
+
+        options = self.options
+        bounds = options.capture_bytes, options.capture_count
+        found = thin_out(captures, *bounds, living.__contains__)
+        self.complaints.extend(found.complaints)
+        return found.removed
 
     def _triage(
         self, model: str, readers: Sequence[StateReader], waiting: list[_Dead]
@@ -246,6 +297,8 @@ class _Sweep:
         does not carry locks across: that nothing was written for a day is what counts there.
         """
         wanted = self.options.retention_seconds
+        if self.needed(reader.meta.process):
+            wanted = max(wanted, _NEEDED_SECONDS)
         boot = reader.meta.boot
         return max(wanted, DAY_SECONDS) if boot and self.boot and boot != self.boot else wanted
 
@@ -253,13 +306,16 @@ class _Sweep:
         """Those of the waiting that there is no room for, the oldest first."""
         excess = sum(dead.size for dead in waiting) - self.options.dead_bytes
         crowded: list[_Dead] = []
-        for dead in sorted(waiting, key=lambda dead: dead.age_seconds, reverse=True):
+        for dead in sorted(waiting, key=self._dispensable, reverse=True):
             if excess <= 0:
                 break
             if self._retention(dead.reader) <= self.options.retention_seconds:
                 crowded.append(dead)
                 excess -= dead.size
         return crowded
+
+    def _dispensable(self, dead: _Dead) -> tuple[bool, float]:
+        return not self.needed(dead.reader.meta.process), dead.age_seconds
 
     def _merge(self, model: str, carried: Carried | None, due: list[_Dead]) -> None:
         if not due:
@@ -274,7 +330,8 @@ class _Sweep:
             fleet.add(carried.meta, carried.total)
         for dead in due:
             fleet.add(dead.reader.meta, dead.reader.total())
-        generation = 1 if carried is None else carried.generation + 1
+        # Never one that a file of this name had before: readers know the content by it.
+        generation = max(self.now_ns, 1) if carried is None else carried.generation + 1
         new = Carried(generation, fleet.meta, fleet.total(), absorbed)
         try:
             write_carried(carry_path(self.folder, model), new)
@@ -326,48 +383,3 @@ class _Sweep:
             return True
         finally:
             os.close(descriptor)
-
-
-_sweeping = threading.Lock()
-_fork_hook_set = False
-
-
-def _renew() -> None:
-    global _sweeping
-    _sweeping = threading.Lock()
-
-
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[bool]:
-    """Whether this is the only sweeper of a directory, for as long as the block lasts."""
-    global _fork_hook_set
-    if not _fork_hook_set:
-        _fork_hook_set = True
-        os.register_at_fork(after_in_child=_renew)
-    mine = _sweeping  # a record lock does not keep out other threads of this process
-    if not mine.acquire(blocking=False):
-        yield False
-        return
-    try:
-        try:
-            flags = os.O_CREAT | os.O_RDWR | os.O_CLOEXEC
-            descriptor = os.open(folder / LOCK_NAME, flags, 0o600)
-        except OSError as error:
-            raise StateError(
-                f"state_dir {folder} cannot be swept ({error.strerror}); files of dead processes "
-                "are removed only where this process may write"
-            ) from error
-        try:
-            yield _locked(descriptor)
-        finally:
-            os.close(descriptor)
-    finally:
-        mine.release()
-
-
-def _locked(descriptor: int) -> bool:
-    try:
-        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
-        return False
-    return True

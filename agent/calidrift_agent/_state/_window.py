@@ -24,7 +24,7 @@ NO_WINDOW: Final = -1
 
 _ADDED: Final = (ValueColumn.RATIO_SUM, ValueColumn.CLIPPED_ENERGY, ValueColumn.ENERGY)
 _LOWS: Final = (ValueColumn.LOWEST, ValueColumn.PADDED_LOWEST)
-_HIGHS: Final = (ValueColumn.HIGHEST, ValueColumn.PADDED_HIGHEST)
+_HIGHS: Final = (ValueColumn.HIGHEST, ValueColumn.PADDED_HIGHEST, ValueColumn.UNIT_HIGHEST)
 _UNSEEN: Final = {**dict.fromkeys(_LOWS, np.inf), **dict.fromkeys(_HIGHS, -np.inf)}
 _STATE_FLAGS: Final = {
     AgentState.ACTIVE: WindowFlag.NONE,
@@ -220,8 +220,9 @@ def merge_extremes(
     into: NDArray[np.float64], first: NDArray[np.float64], second: NDArray[np.float64]
 ) -> None:
     """Write the wider extremes of two value arrays into `into` (all of shape (P, columns))."""
-    for low, high in zip(_LOWS, _HIGHS, strict=True):
+    for low in _LOWS:
         np.fmin(first[:, low], second[:, low], out=into[:, low])
+    for high in _HIGHS:
         np.fmax(first[:, high], second[:, high], out=into[:, high])
 
 

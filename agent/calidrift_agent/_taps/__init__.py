@@ -1,10 +1,11 @@
 """What is done with one observed tensor, and how the readings of a call become counts."""
 
 from calidrift_agent._taps._fold import CallFacts, Folder, RowMaxima
+from calidrift_agent._taps._harvest import Harvest
 from calidrift_agent._taps._inputs import copy_rows, named_tensors, repeat_row, rows_of
 from calidrift_agent._taps._ledger import CONSECUTIVE_LIMIT, Ledger
 from calidrift_agent._taps._measure import Extremes, extremes_of, is_observable
-from calidrift_agent._taps._memory import PAGE_ELEMENTS, Shelf, ShelfPool
+from calidrift_agent._taps._memory import PAGE_ELEMENTS, CopyKeeper, Shelf, ShelfPool
 from calidrift_agent._taps._reading import Reading
 from calidrift_agent._taps._recorder import Recorder, reseed
 from calidrift_agent._taps._stride import SAMPLE_LIMIT, WHOLE_LIMIT, SamplePlan, sample_plan
@@ -17,8 +18,10 @@ __all__ = [
     "SAMPLE_LIMIT",
     "WHOLE_LIMIT",
     "CallFacts",
+    "CopyKeeper",
     "Extremes",
     "Folder",
+    "Harvest",
     "Ledger",
     "PointTable",
     "Reading",

@@ -96,7 +96,7 @@ class Folder:
         Cost: 2 us and 4 ns per sampled element for each tensor; a third of it where the native
         tap saw everything.
         """
-        strip = recorder.sole_strip
+        strip = recorder.harvest.sole_strip
         if strip is not None and self._native is not None and recorder.rows == call.rows:
             if not strip.marks:
                 return None
@@ -105,7 +105,7 @@ class Folder:
             points = np.frombuffer(fired, np.int64)
             absmax = np.frombuffer(maxima).reshape(-1, call.rows)
         else:
-            seen = recorder.seen()
+            seen = recorder.harvest.seen()
             if not len(seen.counts):
                 return None
             _add_cells(recorder, buffer)
@@ -123,7 +123,7 @@ class Folder:
         segment: str | None,
         buffer: WindowBuffer,
     ) -> None:
-        """Add one unit of inference: its coverage and its ratios to the observed bounds.
+        """Add one unit of inference: its magnitudes, its coverage, its ratios to observed bounds.
 
         Args:
             points: int64 (n,), points at which it was seen, ascending.
@@ -147,12 +147,12 @@ class Folder:
 
     def fold_clips(self, recorder: Recorder, buffer: WindowBuffer) -> None:
         """Add what the clip ranges of a call cut off, exactly, and the energy they saw."""
-        strip = recorder.sole_strip
+        strip = recorder.harvest.sole_strip
         if strip is not None and self._native is not None:
             strip.add_clips(buffer.counts, buffer.values)
             self._rails.fold(recorder.codes, buffer)
             return
-        seen = recorder.seen()
+        seen = recorder.harvest.seen()
         limited = self._limited[seen.points]
         points = seen.points[limited, None]
         counts = seen.counts[limited][:, (_NUMEL, SeenColumn.CLIP_LOW, SeenColumn.CLIP_HIGH)]
@@ -171,7 +171,7 @@ class Folder:
             ranged: Points whose ranges were measured in this call: counted there already.
             buffer: The open window.
         """
-        seen = recorder.seen()
+        seen = recorder.harvest.seen()
         clips = enumerate(self._table.clips)
         wanted = np.array([clip is not None and point not in ranged for point, clip in clips])
         counts = seen.counts[wanted[seen.points]]
@@ -200,9 +200,10 @@ def _add_cells(recorder: Recorder, buffer: WindowBuffer) -> None:
     """Bucket all samples, straight into the rows of their points."""
     cells = buffer.cells
     buffer.additions += 1
-    if recorder.strip is not None:
-        recorder.strip.fold(cells)
-    readings = recorder.samples()
+    harvest = recorder.harvest
+    if harvest.strip is not None:
+        harvest.strip.fold(cells)
+    readings = harvest.samples()
     for start in range(0, len(readings), _GROUP):
         group = readings[start : start + _GROUP]
         sizes = np.array([reading.sample.size for reading in group], np.int64)
@@ -262,7 +263,14 @@ def _add_unit(
     buffer: WindowBuffer,
 ) -> bool | None:
     """Add a unit to its points; None where no bound is known, else whether it was covered."""
-    known = np.isfinite(observed) & ~np.isnan(absmax)
+    seen = ~np.isnan(absmax)
+    broken = np.isinf(absmax)
+    buffer.counts[points[seen], CountColumn.UNITS_MEASURED] += 1
+    buffer.counts[points[broken], CountColumn.UNITS_NOT_FINITE] += 1
+    whole = seen & ~broken
+    highest = points[whole], ValueColumn.UNIT_HIGHEST
+    buffer.values[highest] = np.maximum(buffer.values[highest], absmax[whole])
+    known = np.isfinite(observed) & seen
     if not known.any():
         return None
     points, absmax, observed = points[known], absmax[known], observed[known]

@@ -62,7 +62,7 @@ def repeat_row(
 def named_tensors(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, torch.Tensor]:
     """Return the tensors of a request: positional ones as ``arg0``, keyword ones by their name.
 
-    Tensors inside containers are numbered (``arg0.0``, ``batch.ids``).
+    Tensors inside containers are numbered (``arg0.0``, ``batch.1``).
     """
     named: dict[str, torch.Tensor] = {}
     roots = [(f"arg{index}", value) for index, value in enumerate(args)]

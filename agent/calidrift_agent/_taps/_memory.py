@@ -5,7 +5,7 @@ take away from the allocator, in the model (measured: 2 % of a call of 12 ms tha
 """
 
 from collections import deque
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Final, Protocol, final
 
 import numpy as np
 import torch
@@ -145,6 +145,14 @@ class Shelf:
                 self.buffers[position] = block[row]
                 self.arrays[position] = stack[row]
             self.stacks.append((stack, tuple(positions)))
+
+
+class CopyKeeper(Protocol):
+    """Keeps memory for copies of tensors; the report of a watch adds up what all of them keep."""
+
+    @property
+    def copy_bytes(self) -> int:
+        """Bytes that are kept, and not in use at this moment."""
 
 
 @final

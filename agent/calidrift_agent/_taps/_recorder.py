@@ -7,21 +7,16 @@ from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, Final, final
 
 import torch
+from torch.utils._pytree import tree_leaves
 
 from calidrift_agent._points import Frame
 from calidrift_agent._taps._codes import CodeReading
+from calidrift_agent._taps._harvest import Harvest
 from calidrift_agent._taps._ledger import Ledger
 from calidrift_agent._taps._measure import is_observable, of_one_row
 from calidrift_agent._taps._measurer import Measurer, Raw
 from calidrift_agent._taps._memory import Shelf, ShelfPool
-from calidrift_agent._taps._reading import (
-    Reading,
-    Seen,
-    joined,
-    seen_by_strip,
-    seen_in_readings,
-    strip_readings,
-)
+from calidrift_agent._taps._reading import Reading
 from calidrift_agent._taps._stride import WHOLE_LIMIT
 from calidrift_agent._taps._table import PointTable
 from calidrift_agent._vocabulary import Stage
@@ -57,6 +52,8 @@ class Recorder:
         unit: Row that stands for the request: of what is observed later, the only one.
         failed: Whether a tap failed.
         codes: What was kept of quantized tensors, of which only codes can be seen.
+        passed: Kind of tensors that were passed over because they have no range that could be
+            observed ("tensors of complex numbers"); "" where there were none.
         strip: Where the native tap writes; None where there is none for this call.
     """
 
@@ -64,15 +61,14 @@ class Recorder:
         "_draw",
         "_elements",
         "_frame",
+        "_harvest",
         "_known",
         "_last",
         "_later",
         "_ledger",
         "_own_ns",
         "_raw",
-        "_readings",
         "_repeat",
-        "_seen",
         "_shelf",
         "_shelves",
         "_table",
@@ -80,6 +76,7 @@ class Recorder:
         "_versioned",
         "codes",
         "failed",
+        "passed",
         "rows",
         "strip",
         "unit",
@@ -105,8 +102,7 @@ class Recorder:
         self._draw = draw = _random.getrandbits(_DRAW_BITS)
         self._known: Measurer | None = None
         self._raw: list[Raw] = []
-        self._readings: list[Reading] | None = None
-        self._seen: Seen | None = None
+        self._harvest: Harvest | None = None
         self._elements = self._own_ns = 0
         self._last: torch.Tensor | None = None
         self._version = -1
@@ -115,6 +111,7 @@ class Recorder:
         self.rows = rows
         self.unit = 0
         self.failed = False
+        self.passed = ""
         self.codes: list[CodeReading] = []
         self.strip: Strip | None = None
         if shelves.native and (frame is None or not frame.masks):
@@ -178,10 +175,16 @@ class Recorder:
         except Exception as error:
             if _is_transformed(value):
                 self.failed = True  # no error of anybody's: there is no plain memory to read
+                self.passed = _unsuitable_kind(value)
             else:
                 self.fail(error)
         finally:
             self._own_ns += perf_counter_ns() - started
+
+    def note_passed(self, *values: object) -> None:
+        """Say of which kind tensors in these values are that cannot be observed, if there are."""
+        for value in tree_leaves(values):
+            self.passed = _unsuitable_kind(value) or self.passed
 
     def add(self, point: int, reading: Reading) -> None:
         """Take in a tensor that was measured elsewhere, for this point alone."""
@@ -226,48 +229,25 @@ class Recorder:
         """Time that observing took."""
         return self._own_ns + (0 if self.strip is None else self.strip.own_ns)
 
-    @property
-    def sole_strip(self) -> "Strip | None":
-        """Where the native tap wrote, if nothing was left to Python; in the drain."""
-        return None if self.samples() else self.strip
-
-    @property
-    def fired(self) -> bool:
-        """Whether any floating-point tensor was observed; in the drain."""
-        own, strip = self.samples(), self.strip
-        return bool(own or (strip is not None and strip.marks))
-
     def finish(self) -> None:
         """Let go of the host's tensors."""
         self._last = None
 
-    def seen(self) -> Seen:
-        """Return what was observed, in columns; in the drain.
-
-        Cost: 20 us, and 10 us for each tensor that Python copied whole.
-        """
-        if self._seen is None:
-            own, strip = self.samples(), self.strip
-            parts = []
-            if strip is not None and strip.marks:
-                parts.append(seen_by_strip(strip, self.rows))
-            if own or not parts:
-                parts.append(seen_in_readings(own, self.rows, energy=self._table.has_clips))
-            self._seen = parts[0] if len(parts) == 1 else joined(*parts)
-        return self._seen
-
-    def readings(self) -> list[Reading]:
-        """Return what was observed as objects, one for each tensor; to look at, not to count."""
-        strip = self.strip
-        native = [] if strip is None else strip_readings(strip, self.rows)
-        return [*native, *self.samples()]
+    @property
+    def harvest(self) -> Harvest:
+        """What was observed, measured; in the drain, once the call has ended."""
+        found = self._harvest
+        if found is None:
+            energy = self._table.has_clips
+            found = Harvest(self.rows, self.strip, self._measure, energy=energy)
+            self._harvest = found
+        return found
 
     def release(self) -> None:
         """Give the memory back; readings are void from now on."""
         self._own_ns, self.strip = self.own_ns, None
-        self._readings, self._raw, self._later = [], [], []
-        self._seen = None
-        self.codes = []
+        self._raw, self._later, self.codes = [], [], []
+        self._harvest = None
         shelf, self._shelf = self._shelf, None
         if shelf is not None:
             self._shelves.give(shelf)
@@ -280,17 +260,17 @@ class Recorder:
             self._known = Measurer(self._table, self.rows, self._repeat, self._frame, phase)
         return self._known
 
-    def samples(self) -> list[Reading]:
-        """Return what Python observed, measured once: all that the native tap does not count."""
-        if self._readings is None:
-            shelf, self._readings = self._shelf, []
-            if (self._raw or self._later) and shelf is not None:
-                with torch.inference_mode():
-                    self._readings = self._measurer.measure_copies(self._raw, shelf)
-                    for later in self._later:
-                        self._readings += _observe_later(self, later)
-            self._raw, self._later = [], []
-        return self._readings
+    def _measure(self) -> list[Reading]:
+        """Measure what Python copied, and what was left to the drain."""
+        raw, later, shelf = self._raw, self._later, self._shelf
+        self._raw, self._later = [], []
+        if shelf is None or not (raw or later):
+            return []
+        with torch.inference_mode():
+            found = self._measurer.measure_copies(raw, shelf)
+            for one in later:
+                found += _observe_later(self, one)
+        return found
 
     def _observe_large(self, point: int, tensor: torch.Tensor) -> None:
         shelf = self._shelf
@@ -324,6 +304,10 @@ class Recorder:
 
 def _keep_codes(recorder: Recorder, point: int, tensor: torch.Tensor) -> None:
     """Copy the codes of a quantized tensor, where its point has a clip range."""
+    kind = _unsuitable_kind(tensor)
+    if kind:
+        recorder.passed = kind
+        return
     found = recorder._measurer.codes(point, tensor)
     if found is not None:
         recorder.codes.append(found)
@@ -343,7 +327,7 @@ def _observe_later(recorder: Recorder, later: Later) -> list[Reading]:
     found: list[Reading] = []
     try:
         later(side.observe)
-        for reading in side.readings():
+        for reading in side.harvest.readings():
             extremes = of_one_row(reading.extremes, unit, recorder.rows)
             found.append(replace(reading, extremes=extremes, sample=reading.sample.copy()))
         recorder.failed = recorder.failed or side.failed
@@ -364,3 +348,14 @@ def _is_transformed(value: object) -> bool:
     return isinstance(value, torch.Tensor) and (
         value.is_nested or torch._C._functorch.is_functorch_wrapped_tensor(value)
     )
+
+
+def _unsuitable_kind(value: object) -> str:
+    """Return the kind of a tensor that has no range which could be observed, else ""."""
+    if not isinstance(value, torch.Tensor):
+        return ""
+    if value.is_complex():
+        return "tensors of complex numbers"
+    if value.is_nested:
+        return "nested tensors"
+    return "" if value.layout is torch.strided else "sparse tensors"

@@ -8,7 +8,7 @@ from typing import Final, final
 
 from calidrift_agent._observe import Beside, Instead, Intake, ReferenceModel, Shadow, Steps
 from calidrift_agent._state import Window, WindowBuffer, flag_of
-from calidrift_agent._taps import ShelfPool
+from calidrift_agent._taps import CopyKeeper
 from calidrift_agent._vocabulary import AgentState, DropReason, RequestColumn, Stage
 from calidrift_agent._watch._budget import OVERRUN_WINDOWS, BudgetController, OverrunGuard
 from calidrift_agent._watch._parts import Parts
@@ -41,7 +41,7 @@ class Books:
         self._controller = BudgetController(parts.options.budget, parts.sample_rate)
         self._guard = OverrunGuard(parts.options.budget)
         self.meta = parts.meta
-        self.tally = Tally(parts.table, parts.ledger, parts.storage)
+        self.tally = Tally(parts.table, parts.ledger, parts.storage, parts.allowed)
         self.observer: Instead | Beside | None = None
         self.steps: Steps | None = None
         self.buffer: WindowBuffer | None = None
@@ -73,7 +73,22 @@ class Books:
     @property
     def remarks(self) -> tuple[str, ...]:
         """Sentences for the report, about inputs that came."""
-        return () if self.observer is None else tuple(self.observer.remarks)
+        found = [] if self.observer is None else list(self.observer.remarks)
+        tally = self.tally
+        found += [
+            f"{kind} were passed over in {calls} sampled calls: what is observed are dense tensors "
+            "of real numbers"
+            for kind, calls in tally.passed.items()
+        ]
+        if tally.unexplained:
+            found.append(
+                f"no point fired in {tally.unexplained} sampled calls, which do not count as "
+                "observed: layers that run after forward has returned (a generator), or that are "
+                "made anew at each call, cannot be seen"
+            )
+        if self._parts.allowed is not None:
+            found += self._parts.allowed.remarks()
+        return tuple(found)
 
     @property
     def ratio(self) -> float:
@@ -88,9 +103,8 @@ class Books:
     @property
     def copy_bytes(self) -> int:
         """Memory that is kept for copies of tensors, not in use at this moment."""
-        holders = (self.observer, self.tally.shadow, self.tally)
-        pools = (getattr(one, "_shelves", None) for one in holders)
-        return sum(pool.size for pool in pools if isinstance(pool, ShelfPool))
+        keepers: tuple[CopyKeeper | None, ...] = (self.observer, self.tally)
+        return sum(one.copy_bytes for one in keepers if one is not None)
 
     def open(self, *, strict: bool = False) -> WindowBuffer:
         """Return the buffer; in a child of a fork, make buffer and files first.

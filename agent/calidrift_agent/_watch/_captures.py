@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from calidrift_agent._capture import CaptureRow, CaptureWriter
 from calidrift_agent._observe import ObservedCall
 from calidrift_agent._taps import Ledger, RowMaxima, named_tensors
+from calidrift_agent._watch._allowed import AllowedInputs
 
 
 @final
@@ -20,10 +21,12 @@ class CaptureDesk:
     Args:
         points: Number of points.
         ledger: Where drops go.
+        allowed: Which inputs may be kept; None for all of them.
     """
 
-    def __init__(self, points: int, ledger: Ledger) -> None:
+    def __init__(self, points: int, ledger: Ledger, allowed: AllowedInputs | None = None) -> None:
         self._points = points
+        self._allowed = allowed
         self._ledger = ledger
 
     def offer(
@@ -42,7 +45,9 @@ class CaptureDesk:
         """
         if call.args is None:
             return
-        tensors = named_tensors(call.args, call.kwargs)
+        allowed = self._allowed
+        choose = named_tensors if allowed is None else allowed.choose
+        tensors = choose(call.args, call.kwargs)
         bfloat16 = tuple(name for name, tensor in tensors.items() if tensor.dtype is torch.bfloat16)
         arrays = {name: _array(tensor) for name, tensor in tensors.items()}
         for row in range(call.rows):

@@ -26,6 +26,7 @@ from calidrift_agent._vocabulary import AgentState, DropReason, RequestColumn, S
 from calidrift_agent._watch._books import Books
 from calidrift_agent._watch._living import close_with_the_child
 from calidrift_agent._watch._parts import Parts
+from calidrift_agent._watch._taken_in import TakenIn
 from calidrift_agent._watch._thread import DrainThread
 
 _PATIENCE_SECONDS: Final = 2.0
@@ -50,6 +51,7 @@ class Engine:
         self.books = Books(parts, self.intake)
         self.stopped: str | None = None
         self.state = AgentState.ACTIVE
+        self.taken_in = TakenIn(parts.ledger, lambda: self.arrived(crowded=True))
         self._closed = False
         self._begin()
 
@@ -76,6 +78,7 @@ class Engine:
             self.books.open(strict=True)
         gate = self._parts.gate
         gate.observe = self._first_call
+        gate.traced = self.taken_in
         self._parts.decider.start()
         gate.attach()
 
@@ -226,7 +229,7 @@ class Engine:
         parts.decider.reset()
         if self.stopped is None:
             parts.gate.observe = self._first_call
-            parts.decider.renew(ask_first=True)
+            parts.decider.start()
         self.books.meta = replace(self.books.meta, process=new_process_id(), pid=os.getpid())
 
     def __del__(self) -> None:
@@ -241,6 +244,7 @@ class Engine:
             self._parts.ledger.failed(Stage.DRAIN, error)
 
     def _tick(self) -> None:
+        self.taken_in.say()
         buffer = self.books.drain(self.state)
         started = perf_counter_ns()
         storage = self._parts.storage

@@ -7,7 +7,7 @@ import weakref
 from contextlib import suppress
 from typing import Protocol
 
-from calidrift_agent._observe import renew_lock
+from calidrift_agent._observe import keep_own_blocks, renew_lock
 from calidrift_agent._taps import reseed
 
 
@@ -59,6 +59,7 @@ def _after_fork() -> None:
     # and some servers close all descriptors of a child right after.
     renew_lock()
     reseed()
+    keep_own_blocks()
     for engine in list(_living):
         with suppress(Exception):
             engine.after_fork()

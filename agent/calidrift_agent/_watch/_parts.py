@@ -7,6 +7,7 @@ from calidrift_agent._attach import WatchOptions
 from calidrift_agent._observe import Decider, Gate, Sampler
 from calidrift_agent._state import StateMeta
 from calidrift_agent._taps import Ledger, PointTable
+from calidrift_agent._watch._allowed import AllowedInputs
 from calidrift_agent._watch._storage import Storage
 
 
@@ -25,6 +26,7 @@ class Parts:
         storage: Files.
         options: As given to `watch`.
         sample_rate: Upper limit of the sampling ratio.
+        allowed: Which inputs captures may hold; None for all of them.
     """
 
     gate: Gate
@@ -36,3 +38,4 @@ class Parts:
     storage: Storage
     options: WatchOptions
     sample_rate: float
+    allowed: AllowedInputs | None = None

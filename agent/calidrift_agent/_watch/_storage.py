@@ -171,6 +171,7 @@ class Storage:
                 captures.flush()
             except Exception as error:
                 self._ledger.failed(Stage.CAPTURE, error)
+            captures.release()
         self._release()
 
     def abandon(self) -> None:
@@ -178,7 +179,9 @@ class Storage:
         writer, self._writer = self._writer, None
         if writer is not None:
             writer.abandon()
-        self.captures = None
+        captures, self.captures = self.captures, None
+        if captures is not None:
+            captures.release()
 
     def _lose(self, error: Exception) -> None:
         self._ledger.failed(Stage.STATE, error)

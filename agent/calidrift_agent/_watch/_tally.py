@@ -1,5 +1,6 @@
 """One observed call becomes counts in the open window."""
 
+from collections import Counter
 from time import perf_counter_ns
 from typing import Final, final
 
@@ -14,6 +15,7 @@ from calidrift_agent._taps import (
     ShelfPool,
 )
 from calidrift_agent._vocabulary import RequestColumn, Stage
+from calidrift_agent._watch._allowed import AllowedInputs
 from calidrift_agent._watch._budget import Cost
 from calidrift_agent._watch._captures import CaptureDesk
 from calidrift_agent._watch._storage import Storage
@@ -30,30 +32,46 @@ class Tally:
         table: Points and bounds.
         ledger: Errors and drops.
         storage: Where captures go.
+        allowed: Which inputs captures may hold; None for all of them.
 
     Attributes:
         shadow: Makes the readings of copied calls; None for strategy *instead*.
         reference: Compares served outputs with those of a reference model; None for none.
         calls: Calls since the last `take_cost`.
         unread: Sampled calls in which no point fired, so far; they are not observed.
+        passed: Kind of tensors that cannot be observed to the sampled calls in which some came.
+        unexplained: Unread calls in which none of these came.
     """
 
-    def __init__(self, table: PointTable, ledger: Ledger, storage: Storage) -> None:
+    def __init__(
+        self,
+        table: PointTable,
+        ledger: Ledger,
+        storage: Storage,
+        allowed: AllowedInputs | None = None,
+    ) -> None:
         self._ledger = ledger
         self._storage = storage
         self._table = table
         self._shelves = ShelfPool()
         self._folder = Folder(table)
         self._units = UnitBook(self._folder, len(table))
-        self._captures = CaptureDesk(len(table), ledger)
+        self._captures = CaptureDesk(len(table), ledger, allowed)
         self.shadow: Shadow | None = None
         self.reference: ReferenceModel | None = None
         self.reset()
 
+    @property
+    def copy_bytes(self) -> int:
+        """See `CopyKeeper`."""
+        return self._shelves.size
+
     def reset(self) -> None:
         """Forget units and costs, as the child of a fork must."""
         self._units.reset()
-        self._calls = self._own_ns = self._forward_ns = self._dearest_ns = self.unread = 0
+        self._calls = self._own_ns = self._forward_ns = self._dearest_ns = 0
+        self.unread = self.unexplained = 0
+        self.passed: Counter[str] = Counter()
 
     def take_cost(self) -> Cost:
         """Return what the calls counted since the last time took."""
@@ -96,7 +114,7 @@ class Tally:
         recorders = [one for one in (call.ranges, call.clips) if one is not None]
         if not recorders:
             return
-        fired = [one.fired or bool(one.codes) for one in recorders]  # each is measured here
+        fired = [one.harvest.fired or bool(one.codes) for one in recorders]  # each is measured here
         read = any(fired)
         # A request of which a point could not be read must not be called covered.
         whole = not any(one.failed for one in recorders)
@@ -117,6 +135,9 @@ class Tally:
         if not call.step:
             buffer.requests[RequestColumn.OBSERVED] += read
             self.unread += not read
+            passed = {one.passed for one in recorders} - {""}
+            self.passed.update(passed)
+            self.unexplained += not read and not passed
         if whole:
             self._ledger.succeeded()
         if begun or facts.unit is not None:

@@ -3,10 +3,10 @@
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
-from types import MappingProxyType, TracebackType
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, TypedDict, Unpack, final
 
 from torch import nn
@@ -28,6 +28,9 @@ from calidrift_agent._vocabulary import (
     RequestColumn,
     Strategy,
 )
+from calidrift_agent._watch._active import Active
+from calidrift_agent._watch._allowed import AllowedInputs
+from calidrift_agent._watch._arguments import require_arguments
 from calidrift_agent._watch._cost import cost_of, reference_units
 from calidrift_agent._watch._engine import Engine
 from calidrift_agent._watch._living import register
@@ -52,9 +55,7 @@ class Watch:
     Any number of threads may use one watch at the same time.
     """
 
-    def __init__(
-        self, meta: StateMeta, active: "_Active | None", model: Any, note: str = ""
-    ) -> None:
+    def __init__(self, meta: StateMeta, active: Active | None, model: Any, note: str = "") -> None:
         self._meta = meta
         self._active = active
         self._note = note
@@ -85,7 +86,7 @@ class Watch:
             model=meta.model,
             points=tuple(fired),
             observed=tuple(name for name, seen in fired.items() if seen),
-            skipped=view.skipped,
+            skipped=view.skipped if active is None else active.skipped(view),
             strategy=view.strategy,
             instrument=meta.instrument,
             reference=Reference.OBSERVED if has_reference else Reference.NONE,
@@ -159,52 +160,6 @@ class WatchArguments(TypedDict, total=False):
     options: WatchOptions | None
 
 
-@final
-@dataclass(frozen=True, slots=True, eq=False)
-class _Active:
-    """The parts of a watch that observes."""
-
-    engine: Engine
-    attachment: Attachment
-    storage: Storage
-    gate: Gate
-
-    @property
-    def view(self) -> View:
-        """How the model is observed at present."""
-        attachment = self.attachment
-        if attachment.outlook is None:
-            return View(attachment.strategy, None, attachment.discovery.skipped, attachment.notes)
-        view = attachment.outlook.view
-        return replace(
-            view,
-            skipped=MappingProxyType({**attachment.discovery.skipped, **view.skipped}),
-            notes=(*attachment.notes, *view.notes),
-        )
-
-    def notes(self) -> tuple[str, ...]:
-        """Sentences for the report."""
-        notes = list(self.view.notes)
-        if self.attachment.reference is not None:
-            notes.extend(self.attachment.reference.notes())
-        books = self.engine.books
-        notes.extend(books.remarks)
-        if books.tally.unread:
-            notes.append(
-                f"no point fired in {books.tally.unread} sampled calls, which do not count as "
-                "observed: layers that run after forward has returned (a generator), or that are "
-                "made anew at each call, cannot be seen"
-            )
-        if self.engine.stopped is not None:
-            notes.append(f"no longer observed: {self.engine.stopped}")
-        elif not self.gate.attached:
-            notes.append(
-                "the model's forward was replaced after watch: calls are observed only where the "
-                "new one passes them on to the old one"
-            )
-        return tuple(notes)
-
-
 def watch(
     model: Callable[..., Any] | Session,
     *,
@@ -226,9 +181,17 @@ def watch(
     Limits: a forward that shallow-copies its own layers (`copy.copy`) runs the original in a
     sampled call, and so does a shallow copy of the watched root. A model pickled while watched
     needs `weights_only=False` to load. Where `x.data` is written between two layers that both
-    read `x`, the second is charged with what the first saw. Calls pass unseen that compiled code
-    makes to a watched eager module, that a wrapper passes on to what it wraps (`generate` of a
-    compiled Hugging Face model), or that come after the model was compiled while watched.
+    read `x`, the second is charged with what the first saw.
+
+    A model may be compiled before or after; what is to be watched is the model that requests call.
+    Where it is compiled afterwards, or where the module inside a compiled one is watched, calls
+    from compiled code are counted and replayed beside, and nothing is compiled again. Not so where
+    compiled code has taken the model's own code in: a part of a larger compiled module, or the
+    wrapper of a `torch.nn` class such as `Sequential`. Those calls pass unseen, and the report says
+    so; watch what was compiled. A compiled function that runs layers it is given leaves inputs and
+    output to be observed. Layers that are added after `watch`, or kept in plain lists, are not
+    observed, and the report names them. What is made of a watched model (TorchScript, export, FX,
+    ONNX, a copy) is made of the plain one and is not watched.
 
     Args:
         model: What requests call: an `nn.Module`, eager, compiled or quantized, an
@@ -267,8 +230,8 @@ def watch(
     """
     if foreign := sorted(rarer.keys() - WatchArguments.__annotations__.keys()):
         raise TypeError(f"watch() got an unexpected keyword argument {foreign[0]!r}")
+    require_arguments(name, sample_rate, profile, state_dir, capture, rarer)
     options = rarer.get("options") or WatchOptions()
-    _require_arguments(name, sample_rate)
     environment = _environment.read()
     folder = environment.state_dir if state_dir is None else Path(state_dir)
     if capture is not None and folder is None:
@@ -284,6 +247,10 @@ def watch(
     if profile is not None and not isinstance(profile, CalibrationProfile):
         profile = CalibrationProfile.load(profile)
     attachment = plan_attachment(AttachRequest(model, profile, options, rarer.get("reference")))
+    allowed = None
+    if capture is not None and capture.inputs is not None:
+        allowed = AllowedInputs(model, tuple(capture.inputs))
+        capture = replace(capture, inputs=None)  # chosen by the names that the model has
     ledger_stop: list[Engine] = []
 
     def exhausted() -> None:
@@ -294,7 +261,7 @@ def watch(
     storage = Storage(folder, profile, capture, ledger)
     meta = _meta(name, attachment, "" if profile is None else profile.digest, options)
     gate = Gate(attachment.seat.owner, attachment.seat.attribute)
-    sampler = Sampler(sample_rate, options.seed, options.key_salt.encode())
+    sampler = Sampler(float(sample_rate), options.seed, options.key_salt.encode())
     parts = Parts(
         gate=gate,
         table=attachment.table,
@@ -304,7 +271,8 @@ def watch(
         meta=meta,
         storage=storage,
         options=options,
-        sample_rate=sample_rate,
+        sample_rate=float(sample_rate),
+        allowed=allowed,
     )
     engine = Engine(parts, _PENDING if attachment.make_shadow is None else _SHADOW_QUEUE)
     ledger_stop.append(engine)
@@ -313,9 +281,9 @@ def watch(
         batch=capture is not None,
         output=attachment.keep_output or attachment.reference is not None,
     )
+    register(engine)  # first: a child that is forked while it starts must begin anew as well
     _start(engine, parts, attachment, keep)
-    register(engine)
-    return Watch(meta, _Active(engine, attachment, storage, parts.gate), model)
+    return Watch(meta, Active(engine, attachment, storage, parts.gate), model)
 
 
 def _start(engine: Engine, parts: Parts, attachment: Attachment, keep: Keep) -> None:
@@ -331,6 +299,11 @@ def _start(engine: Engine, parts: Parts, attachment: Attachment, keep: Keep) -> 
             engine.intake,
             keep=keep,
         )
+        if attachment.compiled is not None:
+            shadow = attachment.compiled(parts.ledger)
+            observer.compiled = Beside(
+                parts.gate, shadow, parts.decider, parts.ledger, engine.intake, keep=keep
+            )
     else:
         shadow = attachment.make_shadow(parts.ledger)
         observer = Beside(
@@ -384,16 +357,3 @@ def _why_off(disabled: bool, folder: Path | None) -> str | None:
     if folder is not None and (folder / KILL_FILE).exists():
         return f"switched off by the kill file {folder / KILL_FILE}"
     return None
-
-
-def _require_arguments(name: object, sample_rate: float) -> None:
-    if not (isinstance(name, str) and name and name.isprintable()):
-        raise ConfigurationError(
-            f"name is {name!r}, but must be a printable text; it names the model in files and "
-            'metrics, e.g. name="resnet18"'
-        )
-    if not 0.0 <= sample_rate <= 1.0:
-        raise ConfigurationError(
-            f"sample_rate is {sample_rate!r}, but is a share of the calls from 0 to 1; 0.01 "
-            "observes one call in a hundred"
-        )

@@ -12,11 +12,20 @@ from calidrift_agent._sketch import CELLS
 from calidrift_agent._state import empty_values
 from calidrift_agent._vocabulary import COUNT_COLUMNS, CountColumn
 from calidrift_agent.errors import ProfileMismatchError
+from calidrift_analyzer.assess._burn_in import (
+    burn_in,
+    is_provisional,
+    point_alarms,
+    progress_of,
+)
 from calidrift_analyzer.assess._evidence import smallest_detectable
+from calidrift_analyzer.assess._figures import described
 from calidrift_analyzer.assess._harm import Harm, harm_of
 from calidrift_analyzer.assess._intervals import interval
-from calidrift_analyzer.assess._model import assess_model
+from calidrift_analyzer.assess._measured_harm import measured_harm, since_drift
+from calidrift_analyzer.assess._model import Context, assess_model
 from calidrift_analyzer.assess._rules import AssessRules
+from calidrift_analyzer.assess._seasons import seasons
 from calidrift_analyzer.assess._sequential import Evidence, evidence_of
 from calidrift_analyzer.assess._service_level import service_levels
 from calidrift_analyzer.assess._triage import triage
@@ -53,11 +62,18 @@ _DISQUIET: Final = 2
 @final
 @dataclass(frozen=True, slots=True)
 class _Judging:
-    """What every point of one model is judged by; `looked`: a silent point is a blind one."""
+    """What every point of one model is judged by.
+
+    `looked`: a silent point is a blind one. `suffering`: served outputs were measured to be worse
+    than is tolerated, so that no drift is harmless, whatever is predicted. `silent`: the bounds are
+    provisional, and the evidence says nothing.
+    """
 
     rules: AssessRules
     log_threshold: float
     looked: bool
+    suffering: bool
+    silent: bool
     recent: Mapping[str, PointTotals]
 
 
@@ -78,7 +94,8 @@ def assess(
 
     An alarm is harmful when predicted SQNR at the frozen range has fallen by `harm_db` or more
     and a larger share of the energy is clipped than in calibration, or when that cannot be
-    predicted; else it is harmless.
+    predicted, or when served outputs were measured beside FP32 and differ by more than is
+    tolerated (`_measured_harm`); else it is harmless.
 
     Args:
         totals: Sums over all windows.
@@ -95,25 +112,32 @@ def assess(
     Raises:
         ProfileMismatchError: The profile is another one, or of another instrument.
 
-    Cost: about 2 ms per point, and 1 us per point and window.
+    Cost: about 4 ms per point, and 1 us per point and window.
     """
     _require_match(totals, profile)
     tested = () if profile is None else _tested(profile)
     log_threshold = math.log(max(len(tested), 1) / rules.alpha)
     looked = totals.units > 0 or totals.unread
-    judging = _Judging(rules, log_threshold, looked, recent or {})
-    points = sorted(
-        (
-            _assess_point(point, reference, history, judging)
-            for point, reference in _pairs(totals, profile)
-        ),
-        key=_badness,
-    )
-    return replace(
-        assess_model(totals, tuple(points), profile, rules.alpha, log_threshold),
-        service_levels=service_levels(history, profile, rules),
+    harm = measured_harm(history, rules)
+    suffering = harm is not None and harm.breach is not None
+    silent = is_provisional(profile)
+    judging = _Judging(rules, log_threshold, looked, suffering, silent, recent or {})
+    judged = [
+        _assess_point(point, reference, history, judging)
+        for point, reference in _pairs(totals, profile)
+    ]
+    levels = service_levels(history, profile, rules)
+    progress = progress_of(totals, profile, rules)
+    points = sorted(point_alarms(judged, progress, history, levels, (rules, harm)), key=_badness)
+    begun = [point.alarm.since_ns for point in points if point.alarm is not None]
+    if harm is not None and begun:
+        harm = replace(harm, recent=since_drift(history, min(begun)))
+    context = Context(rules.alpha, log_threshold, levels, harm, seasons(history))
+    found = replace(
+        assess_model(totals, tuple(points), profile, context),
         standing_out=_standing_out(points, rules.alpha),
     )
+    return burn_in(found, progress)
 
 
 def _standing_out(points: Sequence[PointAssessment], alpha: float) -> tuple[str, ...]:
@@ -172,7 +196,7 @@ def _assess_point(
     harm = harm_of(judged, reference)
     evidence: Evidence | None = None
     detectable: float | None = None
-    if bound is not None:
+    if bound is not None and not judging.silent:
         detectable = smallest_detectable(bound.rank, bound.units, judging.log_threshold)
         if totals.units:
             evidence = evidence_of(history, totals.name, bound, judging.log_threshold)
@@ -185,12 +209,11 @@ def _assess_point(
         detectable=detectable,
         evidence=evidence,
         log10_threshold=judging.log_threshold / _LN10,
+        provisional=judging.silent,
         harmful=harm.is_harmful(judging.rules.harm_db if bound is None else SUSPICION_DB) is True,
     )
     referenced = bound is not None
-    sketch = judged.sketch()
-    calibration, production = harm.calibration, harm.production
-    return PointAssessment(
+    point = PointAssessment(
         name=totals.name,
         verdict=verdict,
         sentence=point_sentence(findings),
@@ -210,19 +233,10 @@ def _assess_point(
         suspected=findings.suspected,
         exceedances_to_alarm=evidence.to_alarm if evidence else None,
         detectable_exceedance=detectable,
-        sqnr_calibration_db=calibration.sqnr_db if calibration else None,
-        sqnr_production_db=production.sqnr_db if production else None,
-        sqnr_change_db=harm.change_db,
-        clipped_energy=harm.clipped_energy,
-        overload_calibration=calibration.clipped_energy_share if calibration else None,
-        overload_production=production.clipped_energy_share if production else None,
-        mass_coverage=1.0 - production.clip_rate if production else None,
-        clip_assumed=harm.assumed and calibration is not None,
-        lowest=sketch.minimum if sketch.count else None,
-        highest=sketch.maximum if sketch.count else None,
         nan_elements=int(totals.counts[CountColumn.NAN]),
         infinite_elements=int(totals.counts[CountColumn.INF]),
     )
+    return described(point, judged, reference, harm)
 
 
 def _verdict(
@@ -235,10 +249,10 @@ def _verdict(
 ) -> Verdict:
     if reference.observed_bound is None:
         return Verdict.NO_REFERENCE if totals.rows else Verdict.NO_DATA
-    if evidence is None:  # there are no units
+    if not totals.units:
         return Verdict.BLIND if judging.looked else Verdict.NO_DATA
-    if evidence.alarm is not None:
-        harmless = harm.is_harmful(judging.rules.harm_db) is False
+    if evidence is not None and evidence.alarm is not None:
+        harmless = harm.is_harmful(judging.rules.harm_db) is False and not judging.suffering
         return Verdict.DRIFTED_HARMLESS if harmless else Verdict.DRIFTED_HARMFUL
     if detectable is None or detectable > judging.rules.learning_floor:
         return Verdict.LEARNING

@@ -19,6 +19,7 @@ exceedance that can ever alarm is 1.8 % for one point and 2.5 % for 50.
 """
 
 import math
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -85,6 +86,7 @@ def log_evidence(
     return np.asarray(mixture - null, dtype=np.float64)
 
 
+@lru_cache(maxsize=256)
 def smallest_detectable(rank: int, reference_units: int, log_threshold: float) -> float | None:
     """Smallest exceedance rate that can ever drive the evidence over a threshold.
 
@@ -150,6 +152,7 @@ def units_to_alarm(
     return first_number(reached)
 
 
+@lru_cache(maxsize=4096)
 def exceedances_to_alarm(
     exceedances: int, units: int, *, rank: int, reference_units: int, log_threshold: float
 ) -> int | None:

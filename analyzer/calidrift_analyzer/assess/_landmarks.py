@@ -6,6 +6,7 @@ import numpy as np
 
 from calidrift_agent._profile import CalibrationProfile
 from calidrift_analyzer.assess._evidence import log_evidence
+from calidrift_analyzer.assess._measured_harm import harm_moments
 from calidrift_analyzer.assess._rules import AssessRules
 from calidrift_analyzer.assess._service_level import level_looks
 from calidrift_analyzer.records import ModelHistory
@@ -20,6 +21,9 @@ def landmarks(
     rules: AssessRules = AssessRules(),  # noqa: B008 - frozen, so one for all is safe
 ) -> Landmarks:
     """Name the looks that an assessment refers to, for `Store.retain`.
+
+    Measured harm names the moments of its largest evidence and of its breach, which no rollup
+    reaches across.
 
     Of each point the look at which its evidence is largest, the first that crosses the threshold,
     and the lowest before that, at which the drift is said to begin; of all traffic and each segment
@@ -47,7 +51,7 @@ def landmarks(
         }
     )
     looks: set[int] = set(level_looks(history, profile, rules))
-    moments: set[int] = set()
+    moments: set[int] = set(harm_moments(history, rules))
     # As in an assessment every point of the profile counts, listed or not.
     expected = (
         0

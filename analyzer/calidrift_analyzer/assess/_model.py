@@ -1,34 +1,57 @@
 """From judged points to the verdict about a model."""
 
 import math
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import Final, final
 
 from calidrift_agent._profile import CalibrationProfile
 from calidrift_agent._state import ReferenceFigures
 from calidrift_agent._vocabulary import DropReason, RequestColumn, Stage
 from calidrift_analyzer.assess._evidence import smallest_detectable, units_to_alarm
+from calidrift_analyzer.assess._headline import Headline
 from calidrift_analyzer.assess._intervals import interval, lower_bound
-from calidrift_analyzer.assess._words import model_next_step, model_sentence
 from calidrift_analyzer.records import (
+    MeasuredHarm,
     ModelAssessment,
     ModelTotals,
     PointAssessment,
+    Seasons,
     SegmentCoverage,
+    ServiceLevel,
     Verdict,
 )
 
-__all__ = ["assess_model"]
+__all__ = ["Context", "assess_model"]
 
 _LN10: Final = math.log(10.0)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What is known about the model beside its points.
+
+    Attributes:
+        alpha: False alarm probability of all points together.
+        log_threshold: Natural logarithm of the joint threshold.
+        levels: All traffic, then segments, the worst first.
+        harm: What was measured beside the FP32 reference.
+        seasons: When units leave the ranges.
+    """
+
+    alpha: float
+    log_threshold: float
+    levels: tuple[ServiceLevel, ...] = ()
+    harm: MeasuredHarm | None = None
+    seasons: Seasons | None = None
 
 
 def assess_model(
     totals: ModelTotals,
     points: tuple[PointAssessment, ...],
     profile: CalibrationProfile | None,
-    alpha: float,
-    log_threshold: float,
+    context: Context,
 ) -> ModelAssessment:
     """Sum up judged points.
 
@@ -36,8 +59,7 @@ def assess_model(
         totals: Sums over all windows.
         points: The points, worst first.
         profile: Their profile, where there is one.
-        alpha: False alarm probability of all points together.
-        log_threshold: Natural logarithm of the joint threshold.
+        context: What is known beside the points.
     """
     alarms = [point.alarm for point in points if point.alarm is not None]
     alarm = min(alarms, key=lambda one: one.observed) if alarms else None
@@ -53,19 +75,27 @@ def assess_model(
     observed = totals.observed
     errors = _happened(totals, RequestColumn.ERROR_FIRST, Stage)
     referenced = any(point.observed_bound is not None for point in points)
-    detection = _detection(totals, profile, log_threshold)
+    detection = _detection(totals, profile, context.log_threshold)
+    headline = Headline(
+        verdict=verdict,
+        points=points,
+        alarm=alarm,
+        levels=context.levels,
+        harm=context.harm,
+        why_not=why_not,
+        uncollected="" if profile is not None else totals.profile,
+        errors=bool(errors),
+    )
     return ModelAssessment(
         model=totals.model,
         profile=totals.profile,
         instrument=totals.instrument,
         verdict=verdict,
-        sentence=model_sentence(verdict, points, alarm, why_not),
-        next_step=model_next_step(
-            verdict, points, "" if profile is not None else totals.profile, errors=bool(errors)
-        ),
+        sentence=headline.sentence,
+        next_step=headline.next_step,
         points=points,
-        alpha=alpha,
-        log10_threshold=log_threshold / _LN10,
+        alpha=context.alpha,
+        log10_threshold=context.log_threshold / _LN10,
         units=totals.units,
         served=served,
         sampling_ratio=observed / served if served else None,
@@ -85,6 +115,9 @@ def assess_model(
         errors=errors,
         dropped=_happened(totals, RequestColumn.DROP_FIRST, DropReason),
         reference=ReferenceFigures.of(totals.requests),
+        service_levels=context.levels,
+        harm=context.harm,
+        seasons=context.seasons,
     )
 
 

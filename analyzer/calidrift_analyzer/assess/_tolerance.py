@@ -15,6 +15,12 @@ with B the beta function and I' the upper tail, from p0, of the regularized inco
 Ville's inequality it ever reaches 1/alpha with probability at most alpha, however often one looks.
 It depends on (S, t) only, so counts of several processes simply add.
 
+The same holds for losses between 0 and 1, with S the sum of losses. For one alternative p1 the
+factor of a unit, f(x) = (p1/p0)^x ((1-p1)/(1-p0))^(1-x), is convex in its loss x, so it lies below
+its chord 1 + lambda (x - p0), whose mean is at most 1 while the mean loss is at most p0. It is
+equal to it at 0 and 1: for outcomes nothing is given away. Hence measured harm (`_measured_harm`)
+and the confidence sequence below take sums of losses as they take counts.
+
 Sources: Waudby-Smith and Ramdas, J. R. Stat. Soc. B 2024 (betting); Robbins 1970 and Howard,
 Ramdas, McAuliffe and Sekhon, Ann. Statist. 49 (2021) (mixtures and confidence sequences).
 
@@ -50,7 +56,7 @@ def log_tolerance_evidence(
     """Natural logarithm of E(S, t).
 
     Args:
-        exceedances: S, of any shape.
+        exceedances: S, of any shape; a sum of losses in [0, 1] need not be whole.
         units: t, of the same shape; `0 <= S <= t`.
         tolerance: p0, in (0, 1).
 
@@ -79,15 +85,15 @@ def log_tolerance_evidence(
     return np.asarray(mixture - null, dtype=np.float64)
 
 
-def confidence_sequence(exceedances: int, units: int, alpha: float = 0.05) -> Interval | None:
-    """Bounds of a share that hold at all times together; `None` without units.
+def confidence_sequence(exceedances: float, units: int, alpha: float = 0.05) -> Interval | None:
+    """Bounds of a share or a mean loss that hold at all times together; `None` without units.
 
     They are the rates that the two-sided mixture (uniform over all rates) has not refuted. With
     probability at least 1 - `alpha` the true share is inside at *every* look; a dashboard may show
     them for ever. They are wider than bounds for one look fixed in advance, by 1.5 to 2 times.
 
     Args:
-        exceedances: S.
+        exceedances: S; a sum of losses in [0, 1] need not be whole.
         units: t.
         alpha: Probability that the sequence ever misses, in (0, 1).
 

@@ -2,17 +2,17 @@
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import final
+from typing import Final, final
 
 from calidrift_agent._profile import ObservedBound
 from calidrift_agent._vocabulary import CountColumn
 from calidrift_analyzer.assess._harm import Harm
 from calidrift_analyzer.assess._sequential import Evidence
-from calidrift_analyzer.records import Alarm, PointAssessment, PointTotals, Verdict
+from calidrift_analyzer.records import Alarm, PointTotals, Verdict
 
-__all__ = ["Findings", "model_next_step", "model_sentence", "point_next_step", "point_sentence"]
+__all__ = ["NEXT", "Findings", "moved", "percent", "point_next_step", "point_sentence"]
 
-_NEXT = {
+NEXT: Final = {
     Verdict.DRIFTED_HARMFUL: (
         "run `calidrift select`, then `calidrift recalibrate`: the calibration set lacks this "
         "traffic"
@@ -37,7 +37,6 @@ _NEXT = {
     ),
 }
 _NON_FINITE = "find out where NaN and Inf come from; new ranges cannot repair them"
-_ERRORS = "find out from the service's log why the agent fails: it did not see all that it sampled"
 _HALFWAY = 0.5
 """Share of the way to the alarm, in powers of ten, from which a point is suspected."""
 
@@ -55,6 +54,7 @@ class Findings:
         detectable: Smallest exceedance that could ever alarm.
         evidence: Along the history; `None` without a bound or without units.
         log10_threshold: Where the alarm stands.
+        provisional: The bound is of no random units, so that nothing is concluded from it.
         harmful: Predicted SQNR has fallen far, and more energy is clipped.
     """
 
@@ -65,6 +65,7 @@ class Findings:
     detectable: float | None
     evidence: Evidence | None
     log10_threshold: float
+    provisional: bool
     harmful: bool
 
     @property
@@ -95,11 +96,11 @@ class Findings:
 
 def point_next_step(found: Findings) -> str:
     """Say what to do about one point."""
-    step = _NEXT[found.verdict]
+    step = NEXT[found.verdict]
     if found.suspected and found.verdict is not Verdict.NO_REFERENCE:
         step = "look again with `calidrift status` when more requests were observed"
         if found.verdict is Verdict.LEARNING:
-            step += f"; {_NEXT[Verdict.LEARNING]}, because this reference is too small"
+            step += f"; {NEXT[Verdict.LEARNING]}, because this reference is too small"
         elif found.nearly:
             step += "; if these are no accident, the alarm comes then"
         else:
@@ -109,38 +110,10 @@ def point_next_step(found: Findings) -> str:
     return _NON_FINITE if found.verdict is Verdict.NOT_DRIFTED else f"{_NON_FINITE}; then {step}"
 
 
-def model_next_step(
-    verdict: Verdict, points: tuple[PointAssessment, ...], uncollected: str, *, errors: bool
-) -> str:
-    """Say what to do about the model: what its worst point needs, where that says more.
-
-    Args:
-        verdict: Verdict about the model.
-        points: Its points, worst first.
-        uncollected: Digest of the profile that the service uses, where it was not collected.
-        errors: Whether the agents counted errors, so that calm figures may not be the whole truth.
-    """
-    if errors and verdict in (Verdict.NOT_DRIFTED, Verdict.NO_DATA):
-        return _ERRORS
-    if uncollected:
-        return (
-            f"check that profiles/{uncollected}.json in the state_dir of the service is there and "
-            "readable: the service writes it when it starts"
-        )
-    if points and points[0].verdict is verdict:
-        return points[0].next_step
-    worst = [point for point in points[:1] if _disquiet(point)]
-    return f"{worst[0].name}: {worst[0].next_step}" if worst else _NEXT[verdict]
-
-
-def _disquiet(point: PointAssessment) -> bool:
-    return point.suspected or bool(point.nan_elements or point.infinite_elements)
-
-
-def _percent(value: float) -> str:
+def percent(value: float) -> str:
     """Write a proportion.
 
-    >>> _percent(0.0179), _percent(0.0), _percent(3e-6), _percent(1.0), _percent(0.99999)
+    >>> percent(0.0179), percent(0.0), percent(3e-6), percent(1.0), percent(0.99999)
     ('1.8 %', '0 %', '0.0003 %', '100 %', '>99.9 %')
     """
     if 0.9995 <= value < 1.0:
@@ -159,16 +132,21 @@ def _exceeded(totals: PointTotals) -> str:
 def _cost(harm: Harm) -> str:
     if harm.change_db is None or harm.production is None:
         return "what that costs cannot be predicted, because a sketch or a range is missing"
-    clipped = _percent(harm.production.clipped_energy_share)
+    clipped = percent(harm.production.clipped_energy_share)
     where = "the range an absmax quantizer would have" if harm.assumed else "the frozen range"
-    return f"predicted at {where}: {_moved(harm.change_db)}, {clipped} of the energy clipped"
+    return f"predicted at {where}: {moved(harm.change_db)}, {clipped} of the energy clipped"
 
 
-def _moved(change_db: float) -> str:
+def moved(change_db: float) -> str:
+    """Write how SQNR changed.
+
+    >>> moved(-12.34), moved(0.01)
+    ('SQNR fell by 12.3 dB', 'SQNR stayed the same')
+    """
     if abs(change_db) < 0.05:
         return "SQNR stayed the same"
-    moved = "fell" if change_db < 0 else "rose"
-    return f"SQNR {moved} by {abs(change_db):.1f} dB"
+    way = "fell" if change_db < 0 else "rose"
+    return f"SQNR {way} by {abs(change_db):.1f} dB"
 
 
 def point_sentence(found: Findings) -> str:
@@ -204,7 +182,7 @@ def _clipped(totals: PointTotals) -> str:
     if not clipped:
         return ""
     share = clipped / int(counts[CountColumn.CLIP_ELEMENTS])
-    return f"; {_percent(share)} of the values that its quantizer saw were clipped"
+    return f"; {percent(share)} of the values that its quantizer saw were clipped"
 
 
 def _without_alarm(found: Findings, bound: ObservedBound) -> str:
@@ -221,8 +199,10 @@ def _without_alarm(found: Findings, bound: ObservedBound) -> str:
             row = "unit" if more == 1 else "units in a row"
             short += f", {more:,} more such {row} would raise it"
         parts.append(short)
+    elif found.provisional:
+        parts[0] = parts[0].replace("calibrated", "provisional")
     elif found.verdict is Verdict.LEARNING:
-        floor = "at any rate" if found.detectable is None else f"below {_percent(found.detectable)}"
+        floor = "at any rate" if found.detectable is None else f"below {percent(found.detectable)}"
         parts.append(
             f"the reference has only {_units(bound.units)}, so exceedances {floor} can never be "
             "told from bad luck"
@@ -230,7 +210,7 @@ def _without_alarm(found: Findings, bound: ObservedBound) -> str:
     else:
         parts[0] += f", as chance has it with {reference}"
         if found.detectable is not None:
-            parts.append(f"less than {_percent(found.detectable)} could never be told from chance")
+            parts.append(f"less than {percent(found.detectable)} could never be told from chance")
     if found.suspected:
         parts.append(f"{'' if found.nearly else 'yet '}{_cost(found.harm)}")
     return "; ".join(parts)
@@ -241,64 +221,3 @@ def _since(alarm: Alarm) -> str:
         return "with the first window"
     moment = datetime.fromtimestamp(alarm.since_ns / 1e9, UTC)
     return f"about {moment:%Y-%m-%d %H:%M:%S} UTC"
-
-
-def model_sentence(
-    verdict: Verdict, points: tuple[PointAssessment, ...], alarm: Alarm | None, why_not: str
-) -> str:
-    """Say what was found in the model; `why_not` explains a missing reference."""
-    count = {one: sum(point.verdict is one for point in points) for one in Verdict}
-    drifted = count[Verdict.DRIFTED_HARMFUL] + count[Verdict.DRIFTED_HARMLESS]
-    blind = count[Verdict.BLIND]
-    suspected = [point for point in points if point.suspected]
-    parts: list[str] = []
-    if verdict is Verdict.NO_DATA:
-        parts.append("nothing was observed")
-    elif verdict is Verdict.NO_REFERENCE:
-        parts.append(f"traffic was observed, but {why_not}")
-    elif verdict is Verdict.BLIND and not blind:
-        parts.append("requests were sampled, but no point fired in any of them")
-    elif verdict is Verdict.LEARNING:
-        parts.append(
-            f"the reference is too small to judge {_points(count[Verdict.LEARNING])} of "
-            f"{len(points)}"
-        )
-    elif verdict is Verdict.NOT_DRIFTED and not suspected:
-        parts.append("traffic stays inside the calibrated ranges as far as chance allows")
-    elif verdict is Verdict.NOT_DRIFTED:
-        parts.append("no alarm yet")
-    if drifted and alarm is not None:
-        parts.append(_drift(drifted, count[Verdict.DRIFTED_HARMFUL], len(points), alarm))
-    if blind:
-        parts.append(f"{_points(blind)} of {len(points)} never fired and cannot be judged")
-    if suspected and not drifted:
-        parts.append(_suspicion(suspected, len(points)))
-    if count[Verdict.NO_REFERENCE] and verdict is not Verdict.NO_REFERENCE:
-        parts.append(f"{_points(count[Verdict.NO_REFERENCE])} without a reference")
-    broken = sum(bool(point.nan_elements or point.infinite_elements) for point in points)
-    if broken:
-        parts.append(f"NaN or Inf at {_points(broken)} of {len(points)}")
-    return "; ".join(parts)
-
-
-def _drift(drifted: int, harmful: int, points: int, alarm: Alarm) -> str:
-    kind = f"{harmful} of them with harm" if harmful else "none of them with harm"
-    if drifted == 1:
-        kind = "with harm" if harmful else "without harm"
-    return (
-        f"traffic left the calibrated range at {_points(drifted)} of {points}, {kind}; "
-        f"the first alarm came after {_units(alarm.observed).replace(' ', ' observed ')}"
-    )
-
-
-def _suspicion(suspected: list[PointAssessment], points: int) -> str:
-    said = f"suspected: {_points(len(suspected))} of {points}"
-    known = [one for one in suspected if one.sqnr_change_db is not None]
-    if not known:
-        return said
-    worst = min(known, key=lambda one: one.sqnr_change_db or 0.0)
-    return f"{said}, worst {worst.name} (predicted {_moved(worst.sqnr_change_db or 0.0)})"
-
-
-def _points(count: int) -> str:
-    return f"{count} point" if count == 1 else f"{count} points"

@@ -28,7 +28,11 @@ from calidrift_agent._command_line import Command, CommandTable
 __all__ = ["register"]
 
 _PACKAGES = (
+    "apscheduler",
     "duckdb",
+    "fastapi",
+    "grafana_api",
+    "jinja2",
     "matplotlib",
     "pyarrow",
     "pydantic",
@@ -36,19 +40,31 @@ _PACKAGES = (
     "rich",
     "scipy",
     "sklearn",
+    "tenacity",
     "torchao",
+    "uvicorn",
 )
 
 _SUMMARIES = {
     "demo": "Show the whole loop on real images: train, drift, detect, recalibrate, promote.",
     "calibrate": "Measure the calibration set of a model and save its profile.",
+    "reference": "Learn the reference of a model from random units of production, or show it.",
     "status": "Say for each model and point whether it drifted, worst point first.",
     "coverage": "Say how much of the traffic the calibration covers.",
+    "mute": "Do not let an alarm decide anything for a while, and say why.",
+    "unmute": "End a mute before its time.",
+    "mutes": "List what is muted, until when, why, and by whom.",
+    "mark": "Mark a moment that may explain a change: a deployment, a new client, a new sensor.",
+    "marks": "List the marked moments, promotions and rollbacks among them.",
     "select": "Choose the captured requests that close the gap in the calibration set.",
     "recalibrate": "Make candidates with new ranges.",
     "validate": "Measure the candidates against FP32 and the gate.",
     "promote": "Put a validated candidate into service.",
     "rollback": "Put the version before the current one back into service.",
+    "store": "Look after the database: retain, check, merge, compact.",
+    "serve": "Run everything continuously: collect, assess, answer alerts, repair, serve the API.",
+    "jobs": "List, start, approve and cancel recalibrations of the service; freeze models.",
+    "dashboards": "Write dashboards and alerts for Grafana and Prometheus, or push them.",
 }
 
 

@@ -49,7 +49,10 @@ def assess_models(config: AnalyzerConfig, model: str | None, output: Output) -> 
         with output.progress("collecting"):
             collected = collect(config.state_dirs, store)
         with output.progress("assessing"):
-            found = tuple(_assess(store, name, config) for name in _names(store, config, model))
+            found = tuple(
+                store.annotations.annotate(_assess(store, name, config))
+                for name in _names(store, config, model)
+            )
             for assessment in found:
                 store.outcomes.record_assessment(
                     assessment, json.dumps(record_document(assessment))

@@ -115,6 +115,12 @@ def _figures(result: DemoResult) -> list[tuple[str, str]]:
             f"{share(result.request_coverage_after)} after",
         ),
         (
+            "reference after the promotion",
+            f"{result.reference_units} random units, "
+            + ("with a tolerance alarm" if result.alarm_in_burn_in else "no alarm meanwhile"),
+        ),
+        ("verdict in the end", result.verdict_after),
+        (
             f"worst point {result.worst_point}",
             f"predicted SQNR change {_decibels(change.before)} before, "
             f"{_decibels(change.after)} after",

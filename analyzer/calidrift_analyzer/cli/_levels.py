@@ -1,37 +1,51 @@
-"""Service levels in words."""
+"""What all traffic and its segments suffer, in words: service levels, measured harm, seasons."""
 
 from collections.abc import Iterator
 from typing import Final
 
 from calidrift_analyzer.cli._output import moment, share
-from calidrift_analyzer.records import ModelAssessment, ServiceLevel
+from calidrift_analyzer.records import (
+    HarmLoss,
+    MeasuredHarm,
+    ModelAssessment,
+    Season,
+    Seasons,
+    ServiceLevel,
+)
 
-__all__ = ["level_lines"]
+__all__ = ["harm_line", "level_lines", "season_line"]
 
 _TOLD: Final = 3
 """Broken segments with a sentence of their own."""
+_DAYS: Final = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 
 
-def level_lines(assessment: ModelAssessment) -> Iterator[str]:
+def level_lines(assessment: ModelAssessment, *, wide: bool = True) -> Iterator[str]:
     """Write how much of the traffic leaves the ranges, beside what is tolerated.
 
     All traffic has a line always, a segment where it breaks the level.
+
+    Args:
+        assessment: The model.
+        wide: Whether bounds and the renewable alarm are told as well.
     """
     levels = assessment.service_levels
     broken = [one for one in levels if one.segment is not None and one.breach is not None]
     for level in levels:
         if level.segment is None:
-            yield _line(level)
+            yield _line(level, wide=wide)
     for level in broken[:_TOLD]:
-        yield _line(level)
+        yield _line(level, wide=wide)
     if len(broken) > _TOLD:
         yield f"and {len(broken) - _TOLD} more segments break the service level"
 
 
-def _line(level: ServiceLevel) -> str:
+def _line(level: ServiceLevel, *, wide: bool) -> str:
     found = level.share
     estimate = share(found.estimate) if found else "-"
-    bounds = f", between {share(found.low)} and {share(found.high)} at all looks" if found else ""
+    bounds = ""
+    if wide and found:
+        bounds = f", between {share(found.low)} and {share(found.high)} at all looks"
     whose = "all traffic" if level.segment is None else f"segment {level.segment}"
     line = f"service level, {whose}: {estimate} of the units leave a range{bounds}; "
     line += f"tolerated: {share(level.tolerance)}"
@@ -42,6 +56,51 @@ def _line(level: ServiceLevel) -> str:
             f"; BROKEN since {moment(level.breach.end_ns)} ({level.breach.outside:,} of "
             f"{level.breach.units:,} units then)"
         )
-    if level.changes_ns:
+    if wide and level.changes_ns:
         line += f"; last raised {moment(level.changes_ns[-1])}"
     return line
+
+
+def harm_line(harm: MeasuredHarm, *, wide: bool = True) -> str:
+    """Write what served outputs suffer beside FP32, measured without labels."""
+    line = f"measured beside FP32: {_loss(harm.loss, harm.mean.estimate)}"
+    if wide:
+        line += f", between {share(harm.mean.low)} and {share(harm.mean.high)} at all looks"
+    if harm.recent is not None:
+        line += f"; since the drift began {share(harm.recent.estimate)}"
+    line += f" ({harm.units:,} compared); tolerated: {share(harm.tolerance)}"
+    if harm.breach is not None:
+        line += (
+            f"; BROKEN since {moment(harm.breach.end_ns)} ({harm.breach.total:.3g} of "
+            f"{harm.breach.units:,} then)"
+        )
+    elif wide and harm.units_to_breach is not None:
+        line += f"; twice that would be found after about {harm.units_to_breach:,}"
+    return line
+
+
+def _loss(loss: HarmLoss, mean: float) -> str:
+    if loss is HarmLoss.DISAGREEMENT:
+        return f"{share(mean)} of the answers differ"
+    return f"noise of {share(mean)} of the signal in the outputs"
+
+
+def season_line(seasons: Seasons) -> str | None:
+    """Write when most units leave the ranges; None where none does.
+
+    >>> worst = Season(2, 400, 30)
+    >>> season_line(Seasons(hours=(worst,), worst_hour=worst))
+    'worst hour 02:00-03:00 UTC: 7.5 % of 400 units leave a range (a description, no alarm)'
+    """
+    worst = seasons.worst_hour
+    if worst is None:
+        return None
+    line = f"worst hour {worst.slot:02}:00-{(worst.slot + 1) % 24:02}:00 UTC: {_left(worst)}"
+    day = seasons.worst_weekday
+    if day is not None:
+        line += f"; worst day {_DAYS[day.slot]}: {_left(day)}"
+    return f"{line} (a description, no alarm)"
+
+
+def _left(season: Season) -> str:
+    return f"{share(season.share)} of {season.units:,} units leave a range"

@@ -1,27 +1,36 @@
 """`calidrift status`."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from time import time_ns
 from typing import Annotated, Final
 
 import typer
 
 from calidrift_agent._command_line import Invocation
-from calidrift_agent._state import ReferenceFigures
 from calidrift_agent._vocabulary import DropReason
-from calidrift_analyzer.cli._assessed import assess_models, interval_text
-from calidrift_analyzer.cli._levels import level_lines
+from calidrift_analyzer.cli._annotated import annotation_lines
+from calidrift_analyzer.cli._assessed import assess_models
+from calidrift_analyzer.cli._explained import (
+    WIDE_HEADINGS,
+    detectable_line,
+    duration,
+    limit_lines,
+    show_explanations,
+    wide_row,
+)
+from calidrift_analyzer.cli._levels import harm_line, level_lines, season_line
 from calidrift_analyzer.cli._output import Output, count, decibels, moment, share
 from calidrift_analyzer.config import load_config
-from calidrift_analyzer.records import Interval, ModelAssessment, PointAssessment, Verdict
+from calidrift_analyzer.records import ModelAssessment, PointAssessment, Verdict
 
 __all__ = ["show_status", "status"]
 
-_HEADINGS: Final = ("point", "verdict", "ΔSQNR dB", "exceedance", "evidence")
-_WIDE_HEADINGS: Final = ("95 % interval", "SQNR dB", "clipped (measured)")
+_HEADINGS: Final = ("point", "verdict", "ΔSQNR dB", "exceedance")
 _TOLD: Final = 3
 """Points with a sentence of their own, and segments; a model that drifted has drifted nearly
 everywhere, and the table says where."""
+_LISTED: Final = 10
+"""Points in a table that is not wide."""
 _EXPECTED: Final = frozenset({DropReason.CAPTURE_LIMIT, DropReason.RATE_LIMIT})
 """Drops that limits ask for."""
 
@@ -31,8 +40,17 @@ def status(
     model: Annotated[
         str | None, typer.Argument(help="Only this model (default: every one that is known).")
     ] = None,
+    *,
+    wide: Annotated[
+        bool,
+        typer.Option(
+            "--wide",
+            help="All points, bounds, limits of the test and distances that explain (default in a "
+            "file, and in a terminal of 140 columns).",
+        ),
+    ] = False,
 ) -> None:
-    """Say for each model and point whether it drifted, worst point first.
+    """Say for each model whether it drifted: what, where, how bad, since when, what to do.
 
     Reads the state directories first. Exceedances are judged against the finite calibration set,
     with one false alarm probability for the whole life of the watch; the cost is the change of
@@ -42,30 +60,60 @@ def status(
     output = Output(invocation)
     assessed = assess_models(load_config(invocation.config), model, output)
     for assessment in assessed.models:
-        show_status(output, assessment)
+        show_status(output, assessment, wide=wide or output.wide)
     output.document(assessed.document())
 
 
-def show_status(output: Output, assessment: ModelAssessment) -> None:
-    """Write one model for people: its verdict in words, then its points, worst first."""
-    output.show(f"{assessment.model}: {assessment.verdict}", assessment.sentence)
-    if assessment.points:
-        output.show(*_observed(assessment, time_ns()))
-        output.table(
-            "points, worst first",
-            [*_HEADINGS, *(_WIDE_HEADINGS if output.wide else ())],
-            [
-                [*_row(point), *(_wide_row(point) if output.wide else ())]
-                for point in assessment.points
-            ],
-        )
-        said = [point for point in assessment.points if _is_notable(point)]
-        for point in said[:_TOLD] or assessment.points[:1]:
-            output.show(f"- {point.name}: {point.sentence}")
-        if len(said) > _TOLD:
-            output.show(f"- and {count(len(said) - _TOLD, 'point')} more: see the table, or --json")
-    for line in (*_limits(assessment), f"next: {assessment.next_step}"):
-        output.show(line)
+def show_status(output: Output, assessment: ModelAssessment, *, wide: bool = False) -> None:
+    """Write one model for people: what it comes to and what to do, then its points."""
+    output.show(
+        f"{assessment.model}: {assessment.verdict}",
+        assessment.sentence,
+        f"next: {assessment.next_step}",
+        *annotation_lines(assessment),
+    )
+    if not assessment.points:
+        return
+    output.show(*_observed(assessment, time_ns()), *_traffic(assessment, wide=wide))
+    listed = assessment.points if wide else _listed(assessment.points)
+    output.table(
+        "points, worst first",
+        [*_HEADINGS, *(WIDE_HEADINGS if wide else ())],
+        [[*_row(point), *(wide_row(point) if wide else ())] for point in listed],
+    )
+    if len(listed) < len(assessment.points):
+        left = len(assessment.points) - len(listed)
+        output.show(f"and {count(left, 'point')} more: --wide, or --json")
+    said = [point for point in assessment.points if _is_notable(point)]
+    for point in said[:_TOLD] or assessment.points[:1]:
+        output.show(f"- {point.name}: {point.sentence}")
+    if len(said) > _TOLD:
+        output.show(f"- and {count(len(said) - _TOLD, 'point')} more: see the table, or --json")
+    if wide:
+        show_explanations(output, assessment)
+        output.show(*limit_lines(assessment))
+
+
+def _listed(points: tuple[PointAssessment, ...]) -> tuple[PointAssessment, ...]:
+    """One point more than fits is no reason to leave it out."""
+    return points if len(points) <= _LISTED + 1 else points[:_LISTED]
+
+
+def _traffic(assessment: ModelAssessment, *, wide: bool) -> Iterator[str]:
+    """Say what traffic suffers as a whole, where, and when."""
+    yield from level_lines(assessment, wide=wide)
+    least = [one for one in assessment.segments if one.coverage and one.coverage.estimate < 1]
+    if least:
+        named = (f"{one.name} {share(one.coverage.estimate)}" for one in least if one.coverage)
+        yield f"least covered segments: {', '.join(list(named)[:_TOLD])}"
+    if assessment.harm is not None:
+        yield harm_line(assessment.harm, wide=wide)
+    season = None if assessment.seasons is None else season_line(assessment.seasons)
+    if season is not None:
+        yield season
+    detectable = detectable_line(assessment)
+    if detectable is not None and (wide or assessment.alarm is None):
+        yield detectable
 
 
 def _observed(assessment: ModelAssessment, now_ns: int) -> list[str]:
@@ -96,7 +144,7 @@ def _ago(time_ns: int, now_ns: int) -> str:
     ('', ' (2 h ago)')
     """
     seconds = (now_ns - time_ns) / 1e9
-    return f" ({_duration(seconds)} ago)" if seconds >= 60 else ""
+    return f" ({duration(seconds)} ago)" if seconds >= 60 else ""
 
 
 def _is_notable(point: PointAssessment) -> bool:
@@ -116,72 +164,4 @@ def _row(point: PointAssessment) -> tuple[object, ...]:
         f"{verdict}, suspected" if point.suspected else verdict,
         decibels(point.sqnr_change_db, sign="+"),
         share(point.exceedance.estimate) if point.exceedance else None,
-        None if point.log10_evidence is None else f"10^{point.log10_evidence:.1f}",
     )
-
-
-def _wide_row(point: PointAssessment) -> tuple[object, ...]:
-    return (
-        _bounds(point.exceedance),
-        decibels(point.sqnr_production_db),
-        share(point.clipped_energy),
-    )
-
-
-def _bounds(found: Interval | None) -> str | None:
-    return None if found is None else interval_text(found.low, found.high)
-
-
-def _limits(assessment: ModelAssessment) -> list[str]:
-    lines: list[str] = []
-    if assessment.request_coverage is not None:
-        lines.append(
-            f"request coverage {share(assessment.request_coverage.estimate)} "
-            f"(lower 95 % bound {share(assessment.request_coverage_low)})"
-        )
-    least = [one for one in assessment.segments if one.coverage and one.coverage.estimate < 1]
-    if least:
-        named = (f"{one.name} {share(one.coverage.estimate)}" for one in least if one.coverage)
-        lines.append(f"least covered segments: {', '.join(list(named)[:_TOLD])}")
-    lines.extend(level_lines(assessment))
-    if assessment.reference is not None:
-        lines.append(_beside_reference(assessment.reference))
-    if assessment.alarm is not None:
-        alarm = assessment.alarm
-        lines.append(
-            f"first alarm at {moment(alarm.end_ns)}, after {alarm.observed:,} observed units "
-            f"of {alarm.served:,} served requests"
-        )
-    if any(point.log10_evidence is not None for point in assessment.points):
-        lines.append(
-            f"alarm where evidence reaches 10^{assessment.log10_threshold:.1f} (at most "
-            f"{share(assessment.alpha)} false alarms over the whole life, all points together)"
-        )
-    if assessment.detectable_exceedance is not None:
-        line = f"smallest exceedance that can ever alarm: {share(assessment.detectable_exceedance)}"
-        if assessment.units_to_detect is not None:
-            line += f"; twice that alarms after about {assessment.units_to_detect:,} units"
-        if assessment.seconds_to_detect is not None:
-            line += f" ({_duration(assessment.seconds_to_detect)} at this traffic)"
-        lines.append(line)
-    return lines
-
-
-def _beside_reference(found: ReferenceFigures) -> str:
-    line = f"beside the FP32 reference: output SQNR {decibels(found.sqnr_db)} dB, "
-    line += f"cosine {found.cosine:.4f}"
-    if found.agreement is not None:
-        line += f", the same top-1 in {share(found.agreement)}"
-    return f"{line} ({count(found.compared, 'unit')} compared)"
-
-
-def _duration(seconds: float) -> str:
-    """Write a span of time.
-
-    >>> _duration(42), _duration(600), _duration(7200), _duration(200_000)
-    ('42 s', '10 min', '2 h', '2.3 days')
-    """
-    for unit, length in (("days", 86_400), ("h", 3_600), ("min", 60)):
-        if seconds >= 2 * length or (unit != "days" and seconds >= length):
-            return f"{seconds / length:.2g} {unit}"
-    return f"{seconds:.2g} s"

@@ -6,6 +6,9 @@ Every key of the file has a variable, and it wins over the file:
 |---|---|
 | `analyzer.database` | `CALIDRIFT_DATABASE` |
 | `analyzer.state_dirs` | `CALIDRIFT_STATE_DIRS`, several separated by `:` |
+| `analyzer.keep_windows_hours` (and every other) | `CALIDRIFT_KEEP_WINDOWS_HOURS` |
+| `service.port` (and every other) | `CALIDRIFT_SERVICE__PORT` |
+| `grafana.url` (and every other) | `CALIDRIFT_GRAFANA__URL` |
 | `models.NAME.alpha` (and every other) | `CALIDRIFT_MODELS__NAME__ALPHA` |
 | the path of the file itself | `CALIDRIFT_CONFIG` |
 
@@ -26,15 +29,35 @@ from typing import Any, get_origin
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from calidrift_analyzer.config._grafana import GrafanaSettings
+from calidrift_analyzer.config._service import ServiceSettings
 from calidrift_analyzer.config._settings import AnalyzerSettings, ModelSettings
 from calidrift_analyzer.errors import ConfigurationError
 
-__all__ = ["CALIDRIFT_CONFIG", "config_path", "layer", "process_variables", "variable_of"]
+__all__ = [
+    "CALIDRIFT_CONFIG",
+    "CALIDRIFT_GRAFANA_TOKEN",
+    "CALIDRIFT_TOKENS",
+    "config_path",
+    "grafana_token",
+    "layer",
+    "process_variables",
+    "service_tokens",
+    "variable_of",
+]
 
 CALIDRIFT_CONFIG = "CALIDRIFT_CONFIG"
 """Path of the configuration file where `--config` is not given."""
 
+CALIDRIFT_TOKENS = "CALIDRIFT_TOKENS"
+"""Tokens of the service: `NAME:SCOPE+SCOPE:SECRET`, several separated by commas or spaces."""
+
+CALIDRIFT_GRAFANA_TOKEN = "CALIDRIFT_GRAFANA_TOKEN"
+"""Token of a service account of Grafana, for `calidrift dashboards`."""
+
 _PREFIX = "CALIDRIFT_"
+_SERVICE = "CALIDRIFT_SERVICE__"  # two: Kubernetes sets CALIDRIFT_SERVICE_PORT beside a service
+_GRAFANA = "CALIDRIFT_GRAFANA__"
 _MODELS = "CALIDRIFT_MODELS__"
 _NOT_IN_A_NAME = re.compile(r"[^A-Z0-9]")
 
@@ -51,6 +74,16 @@ def config_path(variables: Mapping[str, str]) -> str | None:
     return variables.get(CALIDRIFT_CONFIG, "").strip() or None
 
 
+def service_tokens(variables: Mapping[str, str] | None = None) -> str:
+    """Give what the environment says about tokens of the service; empty where it says nothing."""
+    return (process_variables() if variables is None else variables).get(CALIDRIFT_TOKENS, "")
+
+
+def grafana_token(variables: Mapping[str, str]) -> str | None:
+    """Give the token of Grafana that the environment holds, if any."""
+    return variables.get(CALIDRIFT_GRAFANA_TOKEN, "").strip() or None
+
+
 def variable_of(location: Sequence[str]) -> str:
     """Name the variable of a key of the file.
 
@@ -59,6 +92,10 @@ def variable_of(location: Sequence[str]) -> str:
     >>> variable_of(("models", "digits-v2", "alpha"))
     'CALIDRIFT_MODELS__DIGITS_V2__ALPHA'
     """
+    if location[0] == "service":
+        return _SERVICE + "__".join(_in_capitals(part) for part in location[1:])
+    if location[0] == "grafana":
+        return _GRAFANA + "__".join(_in_capitals(part) for part in location[1:])
     if location[0] == "models":
         return _MODELS + "__".join(_in_capitals(part) for part in location[1:])
     return _PREFIX + _in_capitals(location[-1])
@@ -82,6 +119,16 @@ def layer(variables: Mapping[str, str], declared: Iterable[str]) -> dict[str, An
         for key in AnalyzerSettings.model_fields
         if (variable := variable_of(("analyzer", key))) in variables
     }
+    service = {
+        key: _typed(variable, variables[variable], ServiceSettings, key)
+        for key in ServiceSettings.model_fields
+        if (variable := variable_of(("service", key))) in variables
+    }
+    grafana = {
+        key: _typed(variable, variables[variable], GrafanaSettings, key)
+        for key in GrafanaSettings.model_fields
+        if (variable := variable_of(("grafana", key))) in variables
+    }
     names = {_in_capitals(name): name for name in declared}
     models: dict[str, dict[str, Any]] = {}
     for variable in sorted(variables):
@@ -90,7 +137,8 @@ def layer(variables: Mapping[str, str], declared: Iterable[str]) -> dict[str, An
             values = models.setdefault(names.get(name, name.lower()), {})
             values[key] = _typed(variable, variables[variable], ModelSettings, key)
     _warn_of_misspelt(variables)
-    found: dict[str, Any] = {"analyzer": analyzer, "models": models}
+    found: dict[str, Any] = {"analyzer": analyzer, "service": service, "models": models}
+    found["grafana"] = grafana
     return {table: content for table, content in found.items() if content}
 
 
@@ -130,9 +178,17 @@ def _typed(variable: str, text: str, table: type[BaseModel], key: str) -> Any:
 
 def _warn_of_misspelt(variables: Mapping[str, str]) -> None:
     known = [variable_of(("analyzer", key)) for key in AnalyzerSettings.model_fields]
+    known += [variable_of(("service", key)) for key in ServiceSettings.model_fields]
+    known += [variable_of(("grafana", key)) for key in GrafanaSettings.model_fields]
     # The agent's variables share the prefix and are close to ours: never call them misspelt.
-    allowed = {*known, CALIDRIFT_CONFIG, "CALIDRIFT_STATE_DIR", "CALIDRIFT_DISABLED"}
+    allowed = {
+        *known,
+        *(CALIDRIFT_CONFIG, CALIDRIFT_TOKENS, "CALIDRIFT_STATE_DIR", "CALIDRIFT_DISABLED"),
+        CALIDRIFT_GRAFANA_TOKEN,
+    }
     for variable in variables:
+        if variable.startswith("CALIDRIFT_SERVICE_") and not variable.startswith(_SERVICE):
+            continue  # of Kubernetes
         if variable.startswith(_PREFIX) and variable not in allowed:
             near = get_close_matches(variable, known, n=1, cutoff=0.85)
             if near:

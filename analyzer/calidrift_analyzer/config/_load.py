@@ -10,7 +10,10 @@ from pydantic import ValidationError
 
 from calidrift_agent import _environment as agent_environment
 from calidrift_analyzer.config import _environment
+from calidrift_analyzer.config._grafana import GrafanaConfig, GrafanaSettings
 from calidrift_analyzer.config._messages import ENVIRONMENT, Layer, explain
+from calidrift_analyzer.config._retention import RETENTION_KEYS, RetentionConfig
+from calidrift_analyzer.config._service import Mode, ServiceConfig, ServiceSettings
 from calidrift_analyzer.config._settings import ModelSettings, combine
 from calidrift_analyzer.config._values import AnalyzerConfig, ModelContract
 from calidrift_analyzer.errors import ConfigurationError
@@ -19,6 +22,9 @@ __all__ = ["CONFIG_NAME", "load_config"]
 
 CONFIG_NAME = "calidrift.toml"
 """Name of the file that is looked for in the current folder."""
+
+
+_SERVICE_PATHS = ("tokens", "certificate", "key")
 
 
 def load_config(
@@ -78,6 +84,11 @@ def load_config(
             {name: _contract(name, root, table) for name, table in settings.models.items()}
         ),
         source=source,
+        service=_service(root, settings.service),
+        retention=RetentionConfig(
+            **{key: getattr(settings.analyzer, key) for key in RETENTION_KEYS}
+        ),
+        grafana=_grafana(root, settings.grafana, _environment.grafana_token(variables)),
     )
 
 
@@ -138,6 +149,13 @@ def _absolute(layer: dict[str, Any], root: Path) -> dict[str, Any]:
         analyzer["database"] = str(_below(root, str(analyzer["database"])))
     if "state_dirs" in analyzer:
         analyzer["state_dirs"] = [str(_below(root, str(one))) for one in analyzer["state_dirs"]]
+    service = layer.get("service", {})
+    for key in _SERVICE_PATHS:
+        if service.get(key):
+            service[key] = str(_below(root, str(service[key])))
+    grafana = layer.get("grafana", {})
+    if isinstance(grafana.get("token_file"), str | Path):
+        grafana["token_file"] = str(_below(root, str(grafana["token_file"])))
     for table in layer.get("models", {}).values():
         for key in ("registry", "weights"):
             if table.get(key):
@@ -147,6 +165,20 @@ def _absolute(layer: dict[str, Any], root: Path) -> dict[str, Any]:
 
 def _below(root: Path, path: str) -> Path:
     return (root / Path(path).expanduser()).absolute()
+
+
+def _service(root: Path, table: ServiceSettings) -> ServiceConfig:
+    values = table.model_dump()
+    for key in _SERVICE_PATHS:
+        values[key] = None if values[key] is None else _below(root, values[key])
+    return ServiceConfig(**{**values, "mode": Mode(values["mode"])})
+
+
+def _grafana(root: Path, table: GrafanaSettings, token: str | None) -> GrafanaConfig:
+    values = table.model_dump()
+    path = values.pop("token_file")
+    token_file = None if path is None else _below(root, path)
+    return GrafanaConfig(token=token, token_file=token_file, **values)
 
 
 def _contract(name: str, root: Path, table: ModelSettings) -> ModelContract:

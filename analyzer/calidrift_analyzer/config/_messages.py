@@ -8,6 +8,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from calidrift_analyzer.config._environment import variable_of
+from calidrift_analyzer.config._grafana import GrafanaSettings
+from calidrift_analyzer.config._service import ServiceSettings
 from calidrift_analyzer.config._settings import AnalyzerSettings, ModelSettings
 
 __all__ = ["ENVIRONMENT", "Layer", "explain"]
@@ -18,7 +20,12 @@ ENVIRONMENT = "environment"
 Layer = tuple[str, Mapping[str, Any]]
 """Where settings came from, in words, and the settings."""
 
-_TABLES: dict[str, type[BaseModel]] = {"analyzer": AnalyzerSettings, "models": ModelSettings}
+_TABLES: dict[str, type[BaseModel]] = {
+    "analyzer": AnalyzerSettings,
+    "service": ServiceSettings,
+    "grafana": GrafanaSettings,
+    "models": ModelSettings,
+}
 
 
 def explain(error: ValidationError, layers: Sequence[Layer]) -> str:
@@ -75,6 +82,8 @@ def _unknown(location: Sequence[str]) -> str:
     if len(location) == 1:
         if key in AnalyzerSettings.model_fields:
             return f"unknown key {key!r} at the top; it belongs below [analyzer]"
+        if key in ServiceSettings.model_fields:
+            return f"unknown key {key!r} at the top; it belongs below [service]"
         if key in ModelSettings.model_fields:
             return f"unknown key {key!r} at the top; it belongs below [models.NAME]"
         return f"unknown table [{key}]; {_nearest(key, _TABLES)}"
@@ -90,7 +99,7 @@ def _nearest(key: str, valid: Iterable[str]) -> str:
 
 def _allowed(location: Sequence[str]) -> str:
     """Give the description of the key that a location stands in (`state_dirs.0` is a list)."""
-    if location == ("models",) or location == ("analyzer",) or len(location) == 1:
+    if len(location) == 1:
         return "a table"
     table = _TABLES[location[0]].model_fields
     key = location[2] if location[0] == "models" and len(location) > 2 else location[1]

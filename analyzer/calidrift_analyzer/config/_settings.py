@@ -12,6 +12,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from calidrift_analyzer.config._grafana import GrafanaSettings
+from calidrift_analyzer.config._service import ServiceSettings
+
 __all__ = ["AnalyzerSettings", "ModelSettings", "Settings", "combine"]
 
 _REFERENCE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
@@ -33,6 +36,7 @@ def _model_name(value: str) -> str:
 # Every description completes the sentence "allowed is ...": it is what a bad value is told.
 _CODE = "a code reference of the form 'package.module:callable'"
 _PATH = "a path; a relative one in a file starts at that file's folder"
+_CENTURY = 36_500  # days
 Reference = Annotated[str, AfterValidator(_reference)]
 PathText = Annotated[str, Field(min_length=1)]
 
@@ -63,6 +67,10 @@ class ModelSettings(BaseModel):
     average_run_length: Annotated[
         float, Field(ge=1, allow_inf_nan=False, description="a number of windows from 1")
     ] = 100_000.0
+    harm_tolerance: Annotated[
+        float, Field(gt=0, lt=1, description="a number above 0 and below 1 (0.05 is five percent)")
+    ] = 0.05
+    reference_units: Annotated[int, Field(ge=2, description="a whole number from 2")] = 512
     select_budget: Annotated[int, Field(ge=1, description="a whole number from 1")] = 64
     random_share: Annotated[float, Field(ge=0, le=1, description="a number from 0 to 1")] = 0.25
     min_size_ratio: Annotated[
@@ -79,6 +87,21 @@ class AnalyzerSettings(BaseModel):
 
     database: Annotated[PathText, Field(description=_PATH)] = "calidrift.duckdb"
     state_dirs: Annotated[list[PathText], Field(description="a list of paths")] = []
+    keep_windows_hours: Annotated[
+        float, Field(gt=0, le=_CENTURY * 24, description="a number of hours above 0")
+    ] = 168.0
+    keep_minutes_days: Annotated[
+        float, Field(gt=0, le=_CENTURY, description="a number of days above 0")
+    ] = 30.0
+    keep_hours_days: Annotated[
+        float, Field(gt=0, le=_CENTURY, description="a number of days above 0")
+    ] = 365.0
+    keep_days_years: Annotated[
+        float, Field(gt=0, le=100, description="a number of years above 0, at most 100")
+    ] = 10.0
+    max_database_bytes: Annotated[
+        int | None, Field(ge=1, description="a whole number of bytes above 0")
+    ] = None
 
 
 class Settings(BaseSettings):
@@ -89,6 +112,8 @@ class Settings(BaseSettings):
     )
 
     analyzer: AnalyzerSettings = AnalyzerSettings()
+    service: ServiceSettings = ServiceSettings()
+    grafana: GrafanaSettings = GrafanaSettings()
     models: dict[Annotated[str, AfterValidator(_model_name)], ModelSettings] = {}
 
 

@@ -1,11 +1,14 @@
 """What a loaded configuration is: frozen values with absolute paths."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from typing import final
 
+from calidrift_analyzer.config._grafana import GrafanaConfig
+from calidrift_analyzer.config._retention import RetentionConfig
+from calidrift_analyzer.config._service import ServiceConfig
 from calidrift_analyzer.errors import ConfigurationError
 
 __all__ = ["AnalyzerConfig", "ModelContract"]
@@ -34,6 +37,9 @@ class ModelContract:
         alpha: False alarm probability over the whole life of a watch, all points together.
         tolerance: Share of units that may leave the observed bounds: the service level, in (0, 1).
         average_run_length: Windows between two false alarms of the renewable alarm, at least 1.
+        harm_tolerance: Mean loss of served outputs beside the FP32 reference that is tolerated, in
+            (0, 1): share of units with another most likely class, or noise energy ÷ signal energy.
+        reference_units: Random units of production that a learned reference is made of, at least 2.
         select_budget: Most captured requests to add to the calibration set.
         random_share: Share of the budget that is drawn at random, in [0, 1].
         min_size_ratio: Least FP32 bytes ÷ INT8 bytes of the planned tensors with their scales.
@@ -54,6 +60,8 @@ class ModelContract:
     alpha: float = 0.05
     tolerance: float = 0.01
     average_run_length: float = 100_000.0
+    harm_tolerance: float = 0.05
+    reference_units: int = 512
     select_budget: int = 64
     random_share: float = 0.25
     min_size_ratio: float = 3.9
@@ -70,12 +78,18 @@ class AnalyzerConfig:
         state_dirs: Folders where agents write their state files.
         models: The declared models by name, in the order of the file.
         source: The file that was read; `None` where only variables, flags and defaults count.
+        service: What `calidrift serve` is told.
+        grafana: Where dashboards and alerts go.
+        retention: How long the database keeps what.
     """
 
     database: Path
     state_dirs: tuple[Path, ...]
     models: Mapping[str, ModelContract]
     source: Path | None = None
+    service: ServiceConfig = field(default_factory=ServiceConfig)
+    retention: RetentionConfig = field(default_factory=RetentionConfig)
+    grafana: GrafanaConfig = field(default_factory=GrafanaConfig)
 
     def model(self, name: str | None = None) -> ModelContract:
         """Give the contract of one model.

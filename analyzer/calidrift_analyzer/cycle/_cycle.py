@@ -26,6 +26,7 @@ from calidrift_analyzer.records import (
     ValidationRow,
     Verdict,
     VersionRow,
+    needs_action,
     record_document,
 )
 from calidrift_analyzer.select import select
@@ -44,8 +45,9 @@ def run_cycle(
 ) -> CycleOutcome:
     """Bring one model from what its agents wrote to a repaired version in service.
 
-    Nothing is recalibrated while the verdict is not harmful drift, unless forced. A refused
-    candidate changes nothing: what served before still does.
+    Nothing is recalibrated while the verdict is not harmful drift, or every point with harmful
+    drift is muted, unless forced. A refused candidate changes nothing: what served before still
+    does.
 
     The database is held only while it is read or written, never during the minutes in which a
     child process recalibrates and validates.
@@ -76,7 +78,7 @@ def run_cycle(
     with Store.open(config.database) as store:
         tell("collecting", 0, 1)
         outcome = collect_and_assess(store, config, contract)
-        if not options.force and outcome.assessment.verdict is not Verdict.DRIFTED_HARMFUL:
+        if not options.force and not needs_action(outcome.assessment):
             return outcome
         tell("selecting", 0, 1)
         selection, samples = _select(store, contract, outcome.assessment)
@@ -120,12 +122,13 @@ def collect_and_assess(
     rules = AssessRules.of(contract)
     if store.observed(contract.name):
         assessment = assess_stored(store, contract.name, rules=rules)
+        assessment = store.annotations.annotate(assessment)
         document = json.dumps(record_document(assessment))
         store.outcomes.record_assessment(assessment, document)
     else:
         totals, history = store.totals(contract.name, ""), store.history(contract.name, "")
         assessment = assess(totals, history, None, rules)
-    return CycleOutcome(collected=collected, assessment=assessment, sentence=assessment.sentence)
+    return CycleOutcome(collected=collected, assessment=assessment, sentence=_found(assessment))
 
 
 def _select(
@@ -184,6 +187,16 @@ def _decide(
             )
         )
     return version
+
+
+def _found(assessment: ModelAssessment) -> str:
+    """Say what was found, and where a mute keeps it from being repaired."""
+    if assessment.verdict is not Verdict.DRIFTED_HARMFUL or needs_action(assessment):
+        return assessment.sentence
+    return (
+        f"{assessment.sentence}; every point that drifted with harm is muted, so nothing is "
+        "repaired until a mute ends"
+    )
 
 
 def _sentence(report: ValidationReport, version: PromotedVersion | None) -> str:

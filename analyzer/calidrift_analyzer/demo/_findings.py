@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar, final
 
-from calidrift_analyzer.cycle import CycleOutcome
+from calidrift_analyzer.cycle import CycleOutcome, LearnedReference
 from calidrift_analyzer.demo._measure import Score
 from calidrift_analyzer.demo._result import (
     DemoOptions,
@@ -18,7 +18,7 @@ from calidrift_analyzer.demo._workdir import Workdir
 from calidrift_analyzer.errors import NoDataError, RefusedError
 from calidrift_analyzer.records import ModelAssessment, PromotedVersion, ValidationReport
 
-__all__ = ["Findings", "Repaired", "Scores", "Shift", "result_of"]
+__all__ = ["Findings", "Relearned", "Repaired", "Scores", "Shift", "result_of"]
 
 _T = TypeVar("_T")
 
@@ -75,6 +75,22 @@ class Repaired:
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Relearned:
+    """What came after the promotion.
+
+    Attributes:
+        burn_in: Judgement when the random units were complete.
+        reference: What was learned from them.
+        after: Judgement of the traffic after it, against this reference.
+    """
+
+    burn_in: ModelAssessment
+    reference: LearnedReference
+    after: ModelAssessment
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Findings:
     """Everything that the steps found, and how long they took."""
 
@@ -82,7 +98,7 @@ class Findings:
     shift: Shift
     repaired: Repaired
     kernels_found: int
-    after: ModelAssessment
+    relearned: Relearned
     plots: tuple[Path, Path]
     step_seconds: Mapping[str, float]
     wall_seconds: float
@@ -105,6 +121,7 @@ def result_of(found: Findings, options: DemoOptions, workdir: Workdir) -> DemoRe
     worst = max(scores.fp32.segments, key=lambda one: _loss(scores, one))
     served, observed = _until_alarm(found.shift)
     point = _required(before.worst_point, "worst point")
+    after = found.relearned.after
     return DemoResult(
         seed=options.seed,
         fp32_accuracy=scores.fp32.accuracy,
@@ -124,7 +141,12 @@ def result_of(found: Findings, options: DemoOptions, workdir: Workdir) -> DemoRe
             for name in scores.fp32.segments
         },
         request_coverage_before=found.shift.coverage,
-        request_coverage_after=_required(found.after.request_coverage, "coverage").estimate,
+        request_coverage_after=_required(after.request_coverage, "coverage").estimate,
+        reference_units=found.relearned.reference.units,
+        alarm_in_burn_in=any(
+            level.breach is not None for level in found.relearned.burn_in.service_levels
+        ),
+        verdict_after=after.verdict,
         alarm_before_shift=found.shift.calm.alarm is not None,
         requests_until_alarm=served,
         observed_until_alarm=observed,
@@ -134,11 +156,12 @@ def result_of(found: Findings, options: DemoOptions, workdir: Workdir) -> DemoRe
         selected_by=dict(selection.by_segment) if selection else {},
         worst_point=point,
         sqnr_change_db=SqnrChange(
-            before.point(point).sqnr_change_db, found.after.point(point).sqnr_change_db
+            before.point(point).sqnr_change_db, after.point(point).sqnr_change_db
         ),
         estimators={one.id: EstimatorScore(one.metric, one.sqnr_db) for one in report.scores},
         promoted_candidate=report.candidate.id,
         promoted_version=found.repaired.version.id,
+        learned_version=_required(found.relearned.reference.version, "learned version"),
         size_ratio=report.sizes.ratio,
         int8_kernels_planned=report.kernels.planned,
         int8_kernels_found=found.kernels_found,

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import final
 
 from calidrift_analyzer.demo._training import EPOCHS
+from calidrift_analyzer.demo._workdir import REFERENCE_UNITS
 from calidrift_analyzer.errors import ConfigurationError
+from calidrift_analyzer.records import Verdict
 
 __all__ = ["DemoOptions", "DemoResult", "EstimatorScore", "SegmentAccuracies", "SqnrChange"]
 
@@ -22,7 +24,9 @@ class DemoOptions:
         epochs: Passes over the training pictures.
         calm_requests: Low-light requests that are served first.
         shifted_requests: Requests of all four conditions that follow.
-        repaired_requests: The same again for the promoted version.
+        repaired_requests: The same again for the promoted version, while it learns its reference.
+        watched_requests: The same again, watched against that reference.
+        reference_units: Random units that the reference is made of.
         sample_rate: Share of the requests that is observed.
     """
 
@@ -32,6 +36,8 @@ class DemoOptions:
     calm_requests: int = 2_000
     shifted_requests: int = 12_000
     repaired_requests: int = 4_000
+    watched_requests: int = 2_000
+    reference_units: int = REFERENCE_UNITS
     sample_rate: float = 0.1
 
     def __post_init__(self) -> None:
@@ -104,7 +110,11 @@ class DemoResult:
         segments: All conditions.
         request_coverage_before: Share of observed shifted requests inside every observed bound of
             the stale version's profile.
-        request_coverage_after: The same for the promoted version.
+        request_coverage_after: The same for the promoted version, of random units after those that
+            its reference was learned from.
+        reference_units: Random units that this reference was learned from, in whole windows.
+        alarm_in_burn_in: Whether the tolerance alarm was raised while they were observed.
+        verdict_after: What the analyzer says in the end.
         alarm_before_shift: Whether low-light traffic raised an alarm.
         requests_until_alarm: Requests served from the shift to the end of the window that alarmed.
         observed_until_alarm: Requests observed in that time.
@@ -116,7 +126,8 @@ class DemoResult:
         sqnr_change_db: Its change of predicted SQNR, before and after.
         estimators: Every candidate (`<source>-<estimator>`) on the select split.
         promoted_candidate: Candidate that was promoted.
-        promoted_version: Version that serves now.
+        promoted_version: Version that it became.
+        learned_version: The same model with the learned reference; it serves now.
         size_ratio: FP32 bytes ÷ INT8 bytes of the planned tensors with scales and zero points.
         int8_kernels_planned: Convolution and linear calls planned in INT8.
         int8_kernels_found: Those found in the code that serves.
@@ -142,6 +153,9 @@ class DemoResult:
     segments: Mapping[str, SegmentAccuracies]
     request_coverage_before: float
     request_coverage_after: float
+    reference_units: int
+    alarm_in_burn_in: bool
+    verdict_after: Verdict
     alarm_before_shift: bool
     requests_until_alarm: int
     observed_until_alarm: int
@@ -154,6 +168,7 @@ class DemoResult:
     estimators: Mapping[str, EstimatorScore]
     promoted_candidate: str
     promoted_version: str
+    learned_version: str
     size_ratio: float
     int8_kernels_planned: int
     int8_kernels_found: int

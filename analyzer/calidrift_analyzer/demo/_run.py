@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, Protocol, final
 
@@ -15,10 +16,22 @@ from calidrift_agent._vocabulary import RequestColumn
 from calidrift_analyzer.backend import load_graph, require_compiler
 from calidrift_analyzer.config import load_config
 from calidrift_analyzer.contract import Progress
-from calidrift_analyzer.cycle import collect_and_assess, run_cycle
+from calidrift_analyzer.cycle import (
+    LearnOptions,
+    collect_and_assess,
+    learn_reference,
+    run_cycle,
+)
 from calidrift_analyzer.demo._contract import DigitsContract
 from calidrift_analyzer.demo._data import Condition
-from calidrift_analyzer.demo._findings import Findings, Repaired, Scores, Shift, result_of
+from calidrift_analyzer.demo._findings import (
+    Findings,
+    Relearned,
+    Repaired,
+    Scores,
+    Shift,
+    result_of,
+)
 from calidrift_analyzer.demo._measure import Score, maxima_by_condition, range_ends, score
 from calidrift_analyzer.demo._plot import plot_maxima
 from calidrift_analyzer.demo._result import DemoOptions, DemoResult
@@ -34,6 +47,8 @@ __all__ = ["Narrator", "run_demo"]
 
 _LOOK: Final = 50
 """Requests per window, and so between two looks of the analyzer, until the alarm."""
+_BURN_IN_LOOK: Final = 200
+"""The same after the promotion."""
 _LATER_LOOK: Final = 1_000
 """The same when there is no hurry any more."""
 _CALM: Final = (Condition.LOW_LIGHT,)
@@ -54,9 +69,10 @@ def run_demo(options: DemoOptions, narrator: Narrator | None = None) -> DemoResu
     A residual network is trained to withstand four conditions, quantized with a calibration set
     that has only one of them, and served (compiled INT8 kernels) under `watch`. Held-out traffic
     of the calibrated kind comes first, then all four. The analyzer looks after every window; after
-    the alarm one cycle selects, recalibrates, validates and promotes, and the promoted version is
-    served from the registry. The stages, the store and the child processes are those that the
-    commands use, and the folder works with all of them afterwards.
+    the alarm one cycle selects, recalibrates, validates and promotes. The promoted version is
+    served from the registry until random units of its traffic are its reference, and then watched
+    against that. The stages, the store and the child processes are those that the commands use,
+    and the folder works with all of them afterwards.
 
     Args:
         options: Seed, folder, length of the traffic.
@@ -115,7 +131,7 @@ class _Run:
         shift = self._serve_stale(stale_version)
         with self._step("select, recalibrate, validate, promote") as progress:
             repaired = Repaired.of(run_cycle(self._config, MODEL, progress=progress))
-        current, recalibrated, after = self._serve_promoted()
+        current, recalibrated, relearned = self._serve_promoted()
         with self._step("measure the sketch-only candidate"):
             sketch_only = self._sketch_only(repaired)
         with self._step("plot"):
@@ -128,7 +144,7 @@ class _Run:
             shift=shift,
             repaired=repaired,
             kernels_found=current.kernels.found,
-            after=after,
+            relearned=relearned,
             plots=plots,
             step_seconds=self._seconds,
             wall_seconds=time.perf_counter() - self._began,
@@ -192,6 +208,7 @@ class _Run:
         count: int,
         conditions: Sequence[Condition],
         progress: Progress,
+        look: int = _LOOK,
     ) -> list[ModelAssessment]:
         """Serve in windows; the analyzer collects and assesses after each one."""
         looks: list[ModelAssessment] = []
@@ -199,7 +216,7 @@ class _Run:
         with Store.open(self._config.database) as store:
             while served < count:
                 alarmed = bool(looks) and looks[-1].alarm is not None
-                size = min(_LATER_LOOK if alarmed else _LOOK, count - served)
+                size = min(_LATER_LOOK if alarmed else look, count - served)
                 service.serve(size, conditions)
                 served += size
                 contract = self._config.model(MODEL)
@@ -207,13 +224,26 @@ class _Run:
                 progress("serving", served, count)
         return looks
 
-    def _serve_promoted(self) -> tuple[Deployed, Score, ModelAssessment]:
+    def _serve_promoted(self) -> tuple[Deployed, Score, Relearned]:
+        """Serve the promoted version until it has a reference of its own, then against that."""
+        options = self._options
         with self._step("serve the promoted version") as progress:
             deployed = promoted(self._workdir, self._inputs)
             recalibrated = score(deployed.any_rows, self._contract)
-            with Service.running(deployed, self._workdir, self._traffic, self._options) as service:
-                looks = self._watch(service, self._options.repaired_requests, _SHIFTED, progress)
-        return deployed, recalibrated, looks[-1]
+            with Service.running(deployed, self._workdir, self._traffic, options) as service:
+                count = options.repaired_requests
+                burn_in = self._watch(service, count, _SHIFTED, progress, _BURN_IN_LOOK)[-1]
+        with self._step("learn its reference, serve on") as progress:
+            # Whatever alarm was raised is told: of this traffic it is known that it is to stay.
+            learning = LearnOptions(units=options.reference_units, force=True)
+            reference = learn_reference(self._config, MODEL, learning)
+            # The version has the same model, byte for byte, so nothing is compiled again.
+            learned = replace(deployed, profile=CalibrationProfile.load(reference.path))
+            with Service.running(learned, self._workdir, self._traffic, options) as service:
+                count = options.watched_requests
+                after = self._watch(service, count, _SHIFTED, progress, _BURN_IN_LOOK)[-1]
+        relearned = Relearned(burn_in=burn_in, reference=reference, after=after)
+        return learned, recalibrated, relearned
 
     def _sketch_only(self, repaired: Repaired) -> Score:
         """Measure the best candidate whose ranges come from production sketches alone."""

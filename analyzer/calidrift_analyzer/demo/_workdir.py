@@ -9,10 +9,14 @@ from typing import Final, final
 from calidrift_analyzer.config import CONFIG_NAME
 from calidrift_analyzer.errors import ConfigurationError
 
-__all__ = ["MODEL", "Workdir"]
+__all__ = ["MODEL", "REFERENCE_UNITS", "Workdir"]
 
 MODEL: Final = "digits"
 """Name of the demo's model."""
+
+REFERENCE_UNITS: Final = 320
+"""Random units of the promoted version's reference: fewer than the default of a service, because a
+demo has little traffic."""
 
 _MARKER: Final = ".calidrift-demo"
 _CONTRACT: Final = "digits_contract"
@@ -44,6 +48,7 @@ evaluate = "{contract}:evaluate"
 weights = "weights.safetensors"
 registry = "registry"
 preprocessing = "brightness = 1 - ink / 16"
+reference_units = {reference_units}
 seed = {seed}
 """
 
@@ -85,7 +90,13 @@ class Workdir:
                 )
             self._clear()
             (self.root / _MARKER).write_text("", encoding="utf-8")
-            names = {"model": MODEL, "contract": _CONTRACT, "seed": seed, "name": CONFIG_NAME}
+            names = {
+                "model": MODEL,
+                "contract": _CONTRACT,
+                "reference_units": REFERENCE_UNITS,
+                "seed": seed,
+                "name": CONFIG_NAME,
+            }
             self.config.write_text(_CONFIG_TEXT.format(**names), encoding="utf-8")
             contract = self.root / f"{_CONTRACT}.py"
             contract.write_text(_CONTRACT_TEXT.format(**names), encoding="utf-8")

@@ -1,9 +1,7 @@
 """Putting a validated candidate into service, and taking it out again."""
 
 import hashlib
-import json
 import shutil
-from collections.abc import Callable, Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any, Final
@@ -13,26 +11,31 @@ from calidrift_agent._registry import (
     FORMAT,
     MANIFEST_FILE,
     MODEL_FILE,
-    PARTIAL,
     PROFILE_FILE,
     REPORT_FILE,
-    Pointer,
     Version,
     VersionLayout,
     identity_of,
     list_versions,
     number_of,
     open_version,
-    read_pointer,
 )
 from calidrift_agent.errors import RegistryError
 from calidrift_analyzer.errors import RefusedError
 from calidrift_analyzer.promote._files import (
     copy_verified,
     locked,
-    switch,
     sync_folder,
     write_synced,
+)
+from calidrift_analyzer.promote._steps import (
+    StepCallback,
+    current_version,
+    ignore_step,
+    json_bytes,
+    promoted_version,
+    remove_partial,
+    switch_to,
 )
 from calidrift_analyzer.records import (
     Candidate,
@@ -42,9 +45,6 @@ from calidrift_analyzer.records import (
 )
 
 __all__ = ["promote", "rollback"]
-
-StepCallback = Callable[[str], None]
-"""Called with the name of each step before it is taken."""
 
 _COPIED: Final = (MODEL_FILE, PROFILE_FILE)
 
@@ -78,14 +78,14 @@ def promote(
         RegistryError: The registry cannot be written, or another promotion does not end. What
             served before still does.
     """
-    step = on_step or _ignore
+    step = on_step or ignore_step
     _require_accepted(candidate, report, model)
     layout = VersionLayout(registry, model)
     try:
         step("lock")
         with locked(layout):
-            _remove_partial(layout)
-            before = _current(layout)
+            remove_partial(layout)
+            before = current_version(layout)
             number = max((number_of(one) for one in layout.identities()), default=0) + 1
             partial = layout.partial(number)
             try:
@@ -93,7 +93,7 @@ def promote(
             except BaseException:
                 shutil.rmtree(partial, ignore_errors=True)
                 raise
-            _switch_to(layout, version, step)
+            switch_to(layout, version, step)
             step("done")
     except OSError as error:
         if isinstance(error, RegistryError):
@@ -102,7 +102,7 @@ def promote(
             f"the version cannot be written to {layout.root} ({error.strerror or error}); what "
             "served before still does: make room or correct the permissions, and promote again"
         ) from error
-    return _promoted(version)
+    return promoted_version(version)
 
 
 def rollback(
@@ -127,7 +127,7 @@ def rollback(
     Raises:
         RegistryError: There is no such version, or it is damaged. What serves does not change.
     """
-    step = on_step or _ignore
+    step = on_step or ignore_step
     layout = VersionLayout(registry, model)
     if not layout.root.is_dir():
         raise RegistryError(f"no version of {model} was promoted into {registry}")
@@ -135,9 +135,9 @@ def rollback(
         step("lock")
         with locked(layout):
             version = open_version(registry, model, to or _previous(layout, registry))
-            if version.id == _current(layout):
+            if version.id == current_version(layout):
                 raise RegistryError(f"version {version.id} of {model} serves already")
-            _switch_to(layout, version, step)
+            switch_to(layout, version, step)
             step("done")
     except OSError as error:
         if isinstance(error, RegistryError):
@@ -146,11 +146,7 @@ def rollback(
             f"the pointer in {layout.root} cannot be written ({error.strerror or error}); what "
             "served before still does"
         ) from error
-    return _promoted(version)
-
-
-def _ignore(step: str) -> None:
-    """Nobody asked."""
+    return promoted_version(version)
 
 
 def _require_accepted(candidate: Candidate, report: ValidationReport, model: str) -> None:
@@ -170,21 +166,6 @@ def _require_accepted(candidate: Candidate, report: ValidationReport, model: str
         )
 
 
-def _remove_partial(layout: VersionLayout) -> None:
-    """Remove what killed promotions left; the lock says that none is at work."""
-    for entry in layout.versions.iterdir():
-        if entry.name.endswith(PARTIAL):
-            shutil.rmtree(entry)
-
-
-def _current(layout: VersionLayout) -> str | None:
-    try:
-        pointer = read_pointer(layout)
-    except RegistryError:
-        return None
-    return None if pointer is None else pointer.version
-
-
 def _write(
     partial: Path,
     layout: VersionLayout,
@@ -202,12 +183,12 @@ def _write(
         size = copy_verified(candidate.path / name, partial / name, digest)
         files[name] = {"sha256": digest, "bytes": size}
     step(f"write {REPORT_FILE}")
-    content = _json(record_document(report))
+    content = json_bytes(record_document(report))
     write_synced(partial / REPORT_FILE, content)
     files[REPORT_FILE] = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
     step(f"write {MANIFEST_FILE}")
     profile = CalibrationProfile.load(partial / PROFILE_FILE)
-    manifest = _json(_manifest(layout, number, candidate, profile, parent) | {"files": files})
+    manifest = json_bytes(_manifest(layout, number, candidate, profile, parent) | {"files": files})
     write_synced(partial / MANIFEST_FILE, manifest)
     sync_folder(partial)
     step("publish")
@@ -250,14 +231,8 @@ def _manifest(
     }
 
 
-def _switch_to(layout: VersionLayout, version: Version, step: StepCallback) -> None:
-    step("switch")
-    content = (version.path / MANIFEST_FILE).read_bytes()
-    switch(layout, Pointer(version.id, hashlib.sha256(content).hexdigest()))
-
-
 def _previous(layout: VersionLayout, registry: str | PathLike[str]) -> str:
-    current = _current(layout)
+    current = current_version(layout)
     if current is not None:
         try:
             parent = open_version(registry, layout.model, current).parent
@@ -277,18 +252,3 @@ def _previous(layout: VersionLayout, registry: str | PathLike[str]) -> str:
             "there is nothing to go back to"
         )
     return complete[-1]
-
-
-def _promoted(version: Version) -> PromotedVersion:
-    return PromotedVersion(
-        model=version.model,
-        id=version.id,
-        parent=version.parent,
-        path=version.path,
-        manifest=_json(dict(version.manifest)).decode(),
-        profile=str(version.manifest.get("profile", "")),
-    )
-
-
-def _json(content: Mapping[str, Any]) -> bytes:
-    return (json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n").encode()

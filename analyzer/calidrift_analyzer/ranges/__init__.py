@@ -3,6 +3,7 @@
 Ground floor, numpy only. Everything is a pure function of a `MagnitudeSketch`.
 """
 
+from calidrift_analyzer.ranges._distances import Distances, distances, tail_shift
 from calidrift_analyzer.ranges._divergence import kl_range
 from calidrift_analyzer.ranges._error import cumulative_error, error_sums
 from calidrift_analyzer.ranges._estimators import (
@@ -26,6 +27,7 @@ __all__ = [
     "SMALLEST_SCALE",
     "UINT8",
     "Codes",
+    "Distances",
     "Estimator",
     "Mass",
     "Prediction",
@@ -33,6 +35,7 @@ __all__ = [
     "SignedMass",
     "absmax_range",
     "cumulative_error",
+    "distances",
     "error_sums",
     "estimate_range",
     "excess_energy",
@@ -45,4 +48,5 @@ __all__ = [
     "percentile_range",
     "predict",
     "signed_mass",
+    "tail_shift",
 ]

@@ -19,10 +19,11 @@ from calidrift_agent._profile import (
     Fingerprint,
     ObservedBound,
     PointProfile,
+    ReferenceOrigin,
     utc_now,
 )
 from calidrift_agent._sketch import MagnitudeSketch
-from calidrift_agent._vocabulary import Instrument
+from calidrift_agent._vocabulary import Instrument, ReferenceSource
 from calidrift_analyzer.backend import PreparedModel, planned_layers, save_graph
 from calidrift_analyzer.config import ModelContract
 from calidrift_analyzer.contract import Progress, UserCode
@@ -117,7 +118,11 @@ class _Reference:
         )
 
     def profile_of(self, graph: GraphModule, contract: ModelContract) -> CalibrationProfile:
-        """The profile of a graph: its own ranges with the observations of this reference."""
+        """The profile of a graph: its own ranges with the observations of this reference.
+
+        They are provisional: samples were selected, sums over production are no units, and even a
+        calibration set alone is of the time before the drift that is being repaired.
+        """
         points = {
             quantizer.name: PointProfile(
                 name=quantizer.name,
@@ -134,6 +139,7 @@ class _Reference:
             instrument=Instrument.RANGE,
             fingerprint=_fingerprint(graph, contract, self._data),
             created=utc_now(),
+            reference=ReferenceOrigin(source=ReferenceSource.PROVISIONAL),
         )
 
 

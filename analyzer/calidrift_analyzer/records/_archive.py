@@ -94,7 +94,7 @@ class VersionRow:
     Attributes:
         model: Name of the model.
         version: Version that serves from now on.
-        action: `promoted` or `rolled_back`.
+        action: `promoted`, `rolled_back`, or `learned` (the same model with a learned reference).
         created_ns: When, UTC nanoseconds.
         profile: Digest of the profile that belongs to the version.
         document: The manifest as JSON.

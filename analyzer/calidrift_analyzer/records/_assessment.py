@@ -7,17 +7,19 @@ from typing import final
 
 from calidrift_agent._state import ReferenceFigures
 from calidrift_agent._vocabulary import Instrument
+from calidrift_analyzer.ranges import Distances
+from calidrift_analyzer.records._annotations import Marker, Mute
+from calidrift_analyzer.records._described import ReturnLevel, Seasons
+from calidrift_analyzer.records._evidence import (
+    Alarm,
+    Interval,
+    MeasuredHarm,
+    SegmentCoverage,
+    ServiceLevel,
+)
+from calidrift_analyzer.records._references import BurnIn
 
-__all__ = [
-    "Alarm",
-    "Breach",
-    "Interval",
-    "ModelAssessment",
-    "PointAssessment",
-    "SegmentCoverage",
-    "ServiceLevel",
-    "Verdict",
-]
+__all__ = ["ModelAssessment", "PointAssessment", "Verdict"]
 
 
 class Verdict(StrEnum):
@@ -37,45 +39,6 @@ class Verdict(StrEnum):
     """No unit was observed."""
     BLIND = "blind"
     """The calibration saw this point, production traffic runs, but the point never fired."""
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class Interval:
-    """A proportion with its bounds.
-
-    Attributes:
-        estimate: The observed proportion, in [0, 1].
-        low: Lower bound; with `high` a two-sided 95 % Clopper-Pearson interval at a fixed look.
-        high: Upper bound.
-    """
-
-    estimate: float
-    low: float
-    high: float
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class Alarm:
-    """The first look at which the evidence of a point crossed the joint threshold.
-
-    Attributes:
-        end_ns: End of that window, UTC nanoseconds.
-        since_ns: When the drift began, as far as the evidence tells: the windows that ended after
-            this moment are those in which it rose from its lowest to the threshold, and all later.
-        units: Units observed at the point up to then.
-        exceedances: Those of them above the observed bound.
-        observed: Units observed by the model up to then, whether or not the point fired.
-        served: Requests served up to then, sampled or not.
-    """
-
-    end_ns: int
-    since_ns: int
-    units: int
-    exceedances: int
-    observed: int
-    served: int
 
 
 @final
@@ -101,7 +64,8 @@ class PointAssessment:
         reference_rank: k.
         reference_units: n.
         log10_evidence: Largest log10 e-value so far (latched); the alarm stands at
-            `ModelAssessment.log10_threshold`.
+            `ModelAssessment.log10_threshold`. While bounds are provisional there is none, until a
+            service level breaks: then it is that of the service level.
         log10_evidence_now: The log10 e-value at the last look, which may have fallen since.
         alarm: The first crossing.
         suspected: No alarm, yet no calm either: the evidence is at least halfway (in powers of ten)
@@ -119,10 +83,19 @@ class PointAssessment:
         mass_coverage: Share of finite elements inside the clip range, from the production sketch.
         clip_assumed: The profile has no clip range, so the one that an absmax quantizer (uint8,
             affine) would take from the calibration sketch stands in for it.
-        lowest: Exact minimum of the production values.
-        highest: Exact maximum of the production values.
+        lowest: Exact minimum of the values of sampled requests in production.
+        highest: Their exact maximum; of all requests it is larger where not all are sampled.
         nan_elements: NaN seen in production, elements; a unit that holds one exceeds its bound.
         infinite_elements: The same of infinities.
+        over_range_octaves: log2 of the clip range over what holds all but 1e-4 of the production
+            values on either side: octaves wasted; negative where the range is too narrow.
+        tail_shift_octaves: log2 of the 99.9 % quantile of |x| in production over calibration.
+        far_tail_shift_octaves: The same of the 99.99 % quantile.
+        return_level: Advisory: the absmax of one request in a million, from 512 units on.
+        explanatory: Distances between the two sketches. They explain how traffic moved and decide
+            nothing.
+        muted: The mute that its alarm is under; the figures and the alarm are what they would be
+            without it.
     """
 
     name: str
@@ -154,66 +127,12 @@ class PointAssessment:
     highest: float | None = None
     nan_elements: int = 0
     infinite_elements: int = 0
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class Breach:
-    """The first look at which more units had left the ranges than is tolerated.
-
-    Attributes:
-        end_ns: End of that window, UTC nanoseconds.
-        units: Units observed up to then.
-        outside: Those of them outside the observed bound of some point.
-    """
-
-    end_ns: int
-    units: int
-    outside: int
-
-
-@final
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServiceLevel:
-    """How many units leave the ranges, of all traffic or of one segment, and whether too many.
-
-    Attributes:
-        segment: The segment; None for all traffic.
-        units: Units observed.
-        outside: Units outside the observed bound of some point.
-        share: Their share, with bounds that hold at all looks together (95 %).
-        declared: The share that the configuration tolerates.
-        tolerance: The tolerated share in force: the declared one, or more where the reference is
-            too small to promise it.
-        log10_evidence: Largest log10 e-value so far (latched).
-        log10_threshold: Where it becomes a breach.
-        breach: The first crossing.
-        changes_ns: Ends of the windows at which the renewable alarm was raised, UTC nanoseconds;
-            after each it started anew.
-        units_to_breach: Units until twice the tolerance is expected to be a breach.
-    """
-
-    segment: str | None
-    units: int
-    outside: int
-    share: Interval | None
-    declared: float
-    tolerance: float
-    log10_evidence: float
-    log10_threshold: float
-    breach: Breach | None
-    changes_ns: tuple[int, ...]
-    units_to_breach: int | None
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class SegmentCoverage:
-    """How much of one segment of the traffic stays inside every observed bound."""
-
-    name: str
-    units: int
-    coverage: Interval | None
+    over_range_octaves: float | None = None
+    tail_shift_octaves: float | None = None
+    far_tail_shift_octaves: float | None = None
+    return_level: ReturnLevel | None = None
+    explanatory: Distances | None = None
+    muted: Mute | None = None
 
 
 @final
@@ -251,6 +170,12 @@ class ModelAssessment:
         service_levels: All traffic, then segments, the worst first; empty without observed bounds.
         standing_out: Points that stand out now, of which at most `alpha` are expected to be wrong.
         reference: Served outputs beside those of the agents' FP32 reference; None without one.
+        harm: What that comparison says about harm; None without one.
+        seasons: When units leave the ranges, descriptively; None before a day of data.
+        muted: The mute of the whole model.
+        markers: Moments near the beginning of the drift that may explain it, the nearest first.
+        burn_in: How far production has come on its way to a reference of its own; None where there
+            is a reference of random units.
     """
 
     model: str
@@ -281,6 +206,11 @@ class ModelAssessment:
     service_levels: tuple[ServiceLevel, ...] = ()
     standing_out: tuple[str, ...] = ()
     reference: ReferenceFigures | None = None
+    harm: MeasuredHarm | None = None
+    seasons: Seasons | None = None
+    muted: Mute | None = None
+    markers: tuple[Marker, ...] = ()
+    burn_in: BurnIn | None = None
 
     def point(self, name: str) -> PointAssessment:
         """Give one point by name.

@@ -10,6 +10,7 @@ from calidrift_agent._sketch import MagnitudeSketch
 from calidrift_agent._vocabulary import CountColumn, Instrument, RequestColumn, ValueColumn
 
 __all__ = [
+    "ComparedHistory",
     "ModelHistory",
     "ModelTotals",
     "ObservedModel",
@@ -152,6 +153,30 @@ class SegmentHistory:
 
 @final
 @dataclass(frozen=True, slots=True, eq=False)
+class ComparedHistory:
+    """The windows in which served outputs were compared with those of the FP32 reference.
+
+    Windows that were folded count as one look of their rollup, in the order of arrival.
+
+    Attributes:
+        end_ns: `(V,)` int64, end of each, UTC nanoseconds.
+        compared: `(V,)` int64, units compared.
+        ranked: `(V,)` int64, those of them whose output has classes.
+        agreed: `(V,)` int64, those with the same most likely class.
+        noise: `(V,)` float64, sum of min(1, noise energy ÷ signal energy) of the outputs.
+        distance: `(V,)` float64, sum of (1 - cosine) ÷ 2 of the outputs.
+    """
+
+    end_ns: NDArray[np.int64]
+    compared: NDArray[np.int64]
+    ranked: NDArray[np.int64]
+    agreed: NDArray[np.int64]
+    noise: NDArray[np.float64]
+    distance: NDArray[np.float64]
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
 class ModelHistory:
     """The same windows one by one, in the order in which sequential tests must look at them.
 
@@ -171,6 +196,7 @@ class ModelHistory:
         units: `(W, P)` int64, units per point.
         exceedances: `(W, P)` int64, units above the observed bound per point.
         segments: In the order in which they first appeared.
+        compared: Comparisons with the FP32 reference; None where there were none.
     """
 
     model: str
@@ -183,6 +209,7 @@ class ModelHistory:
     units: NDArray[np.int64]
     exceedances: NDArray[np.int64]
     segments: tuple[SegmentHistory, ...] = ()
+    compared: ComparedHistory | None = None
 
 
 @final

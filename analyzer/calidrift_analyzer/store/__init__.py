@@ -1,7 +1,12 @@
 """The store: windows, profiles, captures and decisions in one DuckDB file."""
 
+from calidrift_analyzer.store._annotations import Annotations
+from calidrift_analyzer.store._checking import CheckReport
 from calidrift_analyzer.store._connection import StoreLostError
+from calidrift_analyzer.store._jobs import JobBook, NewJob, Step
+from calidrift_analyzer.store._merging import MergeReport
 from calidrift_analyzer.store._outcomes import Outcomes
+from calidrift_analyzer.store._references import References
 from calidrift_analyzer.store._retention import (
     FindLandmarks,
     Landmarks,
@@ -9,13 +14,34 @@ from calidrift_analyzer.store._retention import (
     RetentionReport,
 )
 from calidrift_analyzer.store._store import Store
+from calidrift_analyzer.store._upkeep import Upkeep
+from calidrift_analyzer.store._views import (
+    Kept,
+    RemoteCapture,
+    SeriesRow,
+    SeriesSpan,
+    Views,
+)
 
 __all__ = [
+    "Annotations",
+    "CheckReport",
     "FindLandmarks",
+    "JobBook",
+    "Kept",
     "Landmarks",
+    "MergeReport",
+    "NewJob",
     "Outcomes",
+    "References",
+    "RemoteCapture",
     "Retention",
     "RetentionReport",
+    "SeriesRow",
+    "SeriesSpan",
+    "Step",
     "Store",
     "StoreLostError",
+    "Upkeep",
+    "Views",
 ]

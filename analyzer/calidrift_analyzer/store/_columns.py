@@ -7,7 +7,7 @@ test holds the two together.
 from typing import Final
 
 from calidrift_agent._vocabulary import (
-    RATIO_BOUNDS,
+    COUNT_COLUMNS,
     CountColumn,
     DropReason,
     RequestColumn,
@@ -22,8 +22,11 @@ REQUEST_NAMES: Final[tuple[str, ...]] = (
     *(f"error_{stage.value}" for stage in Stage),
     *(f"drop_{reason.value}" for reason in DropReason),
 )
-COUNT_NAMES: Final[tuple[str, ...]] = (
-    *(column.name.lower() for column in CountColumn if not column.name.endswith("_FIRST")),
-    *(f"ratio_{bucket}" for bucket in range(len(RATIO_BOUNDS) + 1)),
+_SINGLE: Final = {
+    int(column): column.name.lower() for column in CountColumn if not column.name.endswith("_FIRST")
+}
+COUNT_NAMES: Final[tuple[str, ...]] = tuple(
+    _SINGLE.get(column, f"ratio_{column - CountColumn.RATIO_FIRST}")
+    for column in range(COUNT_COLUMNS)
 )
 VALUE_NAMES: Final[tuple[str, ...]] = tuple(column.name.lower() for column in ValueColumn)

@@ -14,19 +14,27 @@ from calidrift_analyzer.errors import StoreError
 from calidrift_analyzer.store._connection import Connection
 from calidrift_analyzer.store._sql import query
 
-__all__ = ["FREE_SHARE", "compact", "free_share"]
+__all__ = ["compact", "is_worth_it"]
 
 FREE_SHARE: Final = 0.25
-"""A file is written anew when at least this share of its blocks is free."""
+"""A file is written anew when at least this share of its blocks is free,"""
+FREE_BYTES: Final = 4 << 20
+"""and these are at least so many bytes, or the file is larger than it may be."""
 
 _SUFFIX: Final = ".compacting"
 
 
-def free_share(connection: Connection) -> float:
-    """Share of the file's blocks that hold nothing, after a checkpoint."""
+def is_worth_it(connection: Connection, max_bytes: int | None) -> bool:
+    """Whether enough blocks of the file hold nothing, after a checkpoint.
+
+    Args:
+        connection: The open database.
+        max_bytes: What the file may take; `None` for no limit.
+    """
     connection.rows("CHECKPOINT")
-    free, total = connection.rows(query("database_size"))[0]
-    return float(free) / float(total) if total else 0.0
+    free, total = (int(size) for size in connection.rows(query("database_size"))[0])
+    over = max_bytes is not None and connection.path.stat().st_size > max_bytes
+    return total > 0 and free >= FREE_SHARE * total and (over or free >= FREE_BYTES)
 
 
 def compact(connection: Connection, replace: Callable[[Path, Path], None] = os.replace) -> None:

@@ -44,6 +44,8 @@ class Connection:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._inner = _connect(path)
+        self.opened = 1
+        """How often it was opened; what was remembered before the last time may not be there."""
         try:
             self.migrated = migrate(self._inner, str(path))
         except duckdb.Error as error:
@@ -73,18 +75,59 @@ class Connection:
             StoreError: There is no room, or the file exists.
         """
         self.rows("CHECKPOINT")
-        (name,) = self.rows("SELECT current_database()")[0]
+        self.copy_database(self.name, target)
+
+    def copy_database(self, name: str, target: Path) -> None:
+        """Write an attached database into a new file, in the storage format of this version.
+
+        Raises:
+            StoreError: There is no room, or the file exists.
+        """
         storage = _SETTINGS["storage_compatibility_version"]
         self.rows(f"ATTACH {_quoted(str(target))} AS compacted (STORAGE_VERSION '{storage}')")
         try:
             self.rows(f"COPY FROM DATABASE {_identifier(name)} TO compacted")
         finally:
             with suppress(StoreError):  # a dead instance has let go of it already
-                self.rows("DETACH compacted")
+                self.detach("compacted")
+
+    @property
+    def name(self) -> str:
+        """What the database is called in statements."""
+        return str(self.rows("SELECT current_database()")[0][0])
+
+    def attach(self, path: Path, name: str) -> None:
+        """Make another database readable under a name.
+
+        Raises:
+            StoreBusyError: Another process holds it.
+            StoreVersionError: A newer DuckDB wrote it.
+            StoreError: It cannot be opened.
+        """
+        try:
+            self._inner.execute(f"ATTACH {_quoted(str(path))} AS {name} (READ_ONLY)")
+        except duckdb.Error as error:
+            raise _named(error, path) from error
+
+    def detach(self, name: str) -> None:
+        """Let go of an attached database."""
+        self.rows(f"DETACH {name}")
+
+    @contextmanager
+    def using(self, name: str) -> Iterator[None]:
+        """Read from an attached database: inside, names without a database are its own."""
+        own = self.name
+        self.rows(f"USE {name}")
+        try:
+            yield
+        finally:
+            with suppress(StoreError):  # a fresh instance uses its own database anyway
+                self.rows(f"USE {_identifier(own)}")
 
     def reopen(self) -> None:
         """Close the database and open what lies under its path now."""
         self._inner.close()
+        self.opened += 1
         self._inner = _connect(self._path)
 
     def rows(
@@ -153,8 +196,7 @@ class Connection:
             yield
         except (duckdb.FatalException, duckdb.InternalException) as error:
             reason = str(error).splitlines()[0]
-            self._inner.close()
-            self._inner = _connect(self._path)
+            self.reopen()
             raise StoreLostError(
                 f"the database {self._path} failed ({reason}); it was reopened: free some disk "
                 "space and repeat the command, nothing is counted twice"

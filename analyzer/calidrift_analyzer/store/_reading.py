@@ -17,6 +17,7 @@ from calidrift_agent._vocabulary import (
 )
 from calidrift_analyzer.errors import StoreError
 from calidrift_analyzer.records import (
+    ComparedHistory,
     ModelHistory,
     ModelTotals,
     PointTotals,
@@ -73,7 +74,7 @@ def read_totals(
         return ModelTotals(model, profile, None, (), np.zeros(REQUEST_COLUMNS, np.int64))
     arguments = _arguments(model, profile, chosen)
     names, index = _names(connection, arguments)
-    arguments |= {"since": since_ns, "process": None}
+    arguments |= {"since": since_ns, "process": None, "through": None}
     sums = _Sums(index)
     sums.read(connection, arguments)
     head, requests = _requests(connection, arguments)
@@ -104,6 +105,7 @@ def read_history(
     names: tuple[str, ...] = ()
     looks = np.zeros((4, 0), np.int64)
     segments: tuple[SegmentHistory, ...] = ()
+    compared: ComparedHistory | None = None
     units = exceedances = np.zeros((0, 0), np.int64)
     if chosen is not None:
         arguments = _arguments(model, profile, chosen)
@@ -122,6 +124,7 @@ def read_history(
         units[where] = found.column("units").to_numpy()
         exceedances[where] = found.column("exceedances").to_numpy()
         segments = _segments(connection.table(query("history_segments"), arguments))
+        compared = _compared(connection.table(query("history_compared"), arguments))
     return ModelHistory(
         model=model,
         profile=profile,
@@ -133,7 +136,20 @@ def read_history(
         units=units,
         exceedances=exceedances,
         segments=segments,
+        compared=compared,
     )
+
+
+def _compared(found: pa.Table) -> ComparedHistory | None:
+    """Comparisons with the reference model; losses in billionths become losses."""
+    if not found.num_rows:
+        return None
+    counts = [
+        found.column(name).to_numpy().astype(np.int64)
+        for name in ("end_ns", "compared", "ranked", "agreed")
+    ]
+    losses = [found.column(name).to_numpy() / 1e9 for name in ("noise_ppb", "distance_ppb")]
+    return ComparedHistory(*counts, *losses)
 
 
 def _segments(found: pa.Table) -> tuple[SegmentHistory, ...]:
@@ -149,10 +165,16 @@ def _segments(found: pa.Table) -> tuple[SegmentHistory, ...]:
     )
 
 
-def read_sums(connection: Connection, meta: StateMeta) -> Window:
-    """Sum what is stored of one process; see `Store.sums`."""
+def read_sums(connection: Connection, meta: StateMeta, through: int | None = None) -> Window:
+    """Sum what is stored of one process; see `Store.sums`.
+
+    Args:
+        connection: The open database.
+        meta: The process.
+        through: Number of the last window to sum; all of them where left out.
+    """
     arguments = _arguments(meta.model, meta.profile, meta.instrument)
-    arguments |= {"since": -1, "process": meta.process}
+    arguments |= {"since": -1, "process": meta.process, "through": through}
     # Points are told apart by name, which is what profiles know them by.
     sums = _Sums({point.name: row for row, point in enumerate(meta.points)})
     sums.read(connection, arguments)

@@ -7,15 +7,18 @@ from types import TracebackType
 from typing import Self, final
 
 from calidrift_agent._profile import CalibrationProfile
-from calidrift_agent._state import NO_WINDOW, StateMeta, Window
+from calidrift_agent._state import StateMeta, Window
 from calidrift_agent._vocabulary import CaptureKind, Instrument
 from calidrift_agent.errors import StateFormatError
 from calidrift_analyzer.errors import StoreError
 from calidrift_analyzer.records import CaptureEntry, ModelHistory, ModelTotals, ObservedModel
-from calidrift_analyzer.store._compaction import FREE_SHARE, compact, free_share
+from calidrift_analyzer.store._annotations import Annotations
+from calidrift_analyzer.store._compaction import compact, is_worth_it
 from calidrift_analyzer.store._connection import Connection, StoreLostError
+from calidrift_analyzer.store._jobs import JobBook
 from calidrift_analyzer.store._outcomes import Outcomes
 from calidrift_analyzer.store._reading import read_history, read_sums, read_totals
+from calidrift_analyzer.store._references import References
 from calidrift_analyzer.store._retention import (
     FindLandmarks,
     Retention,
@@ -24,7 +27,9 @@ from calidrift_analyzer.store._retention import (
 )
 from calidrift_analyzer.store._rows import capture_rows
 from calidrift_analyzer.store._sql import query
-from calidrift_analyzer.store._writing import find_process, last_number, write_windows
+from calidrift_analyzer.store._upkeep import Upkeep
+from calidrift_analyzer.store._views import Views
+from calidrift_analyzer.store._writing import Writer
 
 __all__ = ["Store"]
 
@@ -41,7 +46,13 @@ class Store:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self._writer = Writer(connection)
+        self.upkeep = Upkeep(connection, self._writer)
         self.outcomes = Outcomes(connection)
+        self.references = References(connection)
+        self.annotations = Annotations(connection)
+        self.jobs = JobBook(connection)
+        self.views = Views(connection)
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -90,15 +101,14 @@ class Store:
 
     def last_number(self, meta: StateMeta) -> int:
         """Give the number of the last stored window of a process; `NO_WINDOW` without one."""
-        process_id = find_process(self._connection, meta)
-        return NO_WINDOW if process_id is None else last_number(self._connection, process_id)
+        return self._writer.last_number(meta)
 
     def sums(self, meta: StateMeta) -> Window:
         """Sum what is stored of a process, to be taken away from its cumulative state.
 
         Counts, segments and cells are exact. The number is that of the last stored window.
         """
-        if find_process(self._connection, meta) is None:
+        if not self._writer.is_known(meta):
             return Window.empty(len(meta.points))
         return read_sums(self._connection, meta)
 
@@ -132,11 +142,9 @@ class Store:
                 )
         before = self.last_number(meta)
         try:
-            write_windows(self._connection, meta, ordered, batch)
+            self._writer.write(meta, ordered, batch)
         except StoreLostError:
-            write_windows(
-                self._connection, meta, ordered, batch
-            )  # leaves out what the lost commit had stored
+            self._writer.write(meta, ordered, batch)  # without what the lost commit had stored
         return sum(window.number > before for window in ordered)
 
     def totals(
@@ -221,7 +229,7 @@ class Store:
             except StoreLostError:
                 done = fold(self._connection, retention, find, now_ns)
             records, rollups = records + done.records, rollups + done.rollups
-            if free_share(self._connection) >= FREE_SHARE:
+            if is_worth_it(self._connection, retention.max_bytes):
                 compact(self._connection)
                 compacted = True
             size = self.path.stat().st_size

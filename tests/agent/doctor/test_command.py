@@ -9,6 +9,7 @@ from torch import nn
 from calidrift_agent import calibrate
 from calidrift_agent._command_line import run
 from calidrift_agent._doctor import as_document, as_text
+from calidrift_agent._doctor._text import size
 from calidrift_agent._watch import ReferenceUnits
 
 MODULE = """
@@ -70,7 +71,10 @@ def test_one_json_document(module, capsys, tmp_path):
         (["absent_module_y:f"], "cannot be imported"),
         (["nocolon"], "package.module:callable"),
         (["{}:build", "--requests", "1"], "at least 4"),
+        (["{}:build", "--requests", "100001"], "at most 100000"),
         (["{}:build", "--traffic", "-1"], "traffic is -1.0"),
+        (["./{}.py:build"], "which names a file, but must name a callable"),
+        ([".{}:build"], "which names a file"),
         (["{}:build", "--inputs", "{}:absent"], "has no callable 'absent'"),
         (["{}:build", "--profile", "absent.json"], "absent.json"),
         (["{}:build", "--config", "x.toml"], "reads no configuration file"),
@@ -89,7 +93,8 @@ def test_what_is_known_is_shown(found):
     shown = as_text(found(skipped={"": "closed", "lstm": "no taps"}, notes=("a remark",)))
     assert "4 ms per observed request, 2 times its forward (2 ms)" in shown
     assert "a budget of 1% buys    a sampling ratio of 0.005" in shown
-    assert "41.4 KiB for what is counted, 4 KiB for copies" in shown
+    counted = size(found().report.cost.state_bytes)
+    assert f"{counted} for what is counted, 4 KiB for copies" in shown
     assert "disk per process       1 MiB" in shown
     assert "at 50 requests/s" in shown
     assert "  the model: closed\n  lstm: no taps\n" in shown

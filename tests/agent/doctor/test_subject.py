@@ -36,6 +36,18 @@ def breaks():
     yield torch.ones(1, 4)
     raise KeyError("x")
 
+def forgets():
+    nn.Linear(4, 2)
+
+def listed():
+    return [nn.Linear(4, 2), torch.ones(3, 4)]
+
+def kind():
+    return nn.Linear, torch.ones(3, 4)
+
+def asks(size):
+    return size
+
 def three():
     return 1, 2, 3
 
@@ -65,7 +77,15 @@ def test_inputs_of_their_own_win_and_may_be_several(module):
         ("nocolon", None, "must name a callable as package.module:callable"),
         (":x", None, "must name a callable"),
         ("{}:", None, "must name a callable"),
-        ("absent_module_x:f", None, "cannot be imported: ModuleNotFoundError"),
+        ("absent_module_x:f", None, "cannot be imported: ModuleNotFoundError: .*; run it in the f"),
+        ("models/{}.py:build", None, r"names a file, .* and write \w+:build$"),
+        ("{}.py:build", None, "names a file"),
+        ("..{}:build", None, "names a file"),
+        ("{}:forgets", None, "returned None, but must return the model"),
+        ("{}:listed", None, "returned a list, but must return the model, or a tuple"),
+        ("{}:kind", None, r"returned the class Linear, .* let it return Linear\(\.\.\.\)"),
+        ("{}:asks", None, "missing 1 required .* it is called without arguments"),
+        ("{}:build:x", None, "has no callable 'build:x'"),
         ("{}:absent", None, "has no callable 'absent'"),
         ("{}:value", None, "has no callable 'value'"),
         ("{}:Absent.build", None, "has no callable 'Absent.build'"),

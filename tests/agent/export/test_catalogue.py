@@ -33,7 +33,7 @@ PUBLIC = {
     "calidrift_reference_cosine": ("model",),
 }
 LABELS = {
-    *("model", "point", "rail", "kind", "outcome", "stage", "reason", "job"),
+    *("model", "point", "rail", "kind", "outcome", "stage", "reason", "task"),
     *("version", "instrument", "strategy", "state"),
 }
 
@@ -66,6 +66,8 @@ def test_agent_and_analyzer_report_on_themselves():
         "calidrift_analyzer_ingest_lag_seconds",
         "calidrift_analyzer_ingested_rows_total",
         "calidrift_analyzer_job_duration_seconds",
+        "calidrift_analyzer_task_runs_total",
+        "calidrift_analyzer_task_last_success_timestamp_seconds",
         "calidrift_analyzer_store_bytes",
     } <= names
 
@@ -86,7 +88,7 @@ def test_names_follow_the_conventions(entry):
     assert (entry.unit == "By") == entry.name.endswith("_bytes")
     assert not re.search(r"_(milliseconds|ms|percent|kb)(_|$)", entry.name)
     assert entry.name.startswith("calidrift_analyzer_") <= (entry.emitter is Emitter.ANALYZER)
-    agents = (Emitter.AGENT, Emitter.SIDECAR)
+    agents = (Emitter.AGENT, Emitter.SIDECAR, Emitter.FOLLOWER)
     assert entry.name.startswith("calidrift_agent_") <= (entry.emitter in agents)
 
 

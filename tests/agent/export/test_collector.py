@@ -18,6 +18,7 @@ from calidrift_agent._export import CATALOGUE, Emitter, ExportSnapshot, WatchCol
 from calidrift_agent._state import PointMeta, StateMeta, WindowBuffer
 from calidrift_agent._vocabulary import (
     RATIO_BOUNDS,
+    RATIO_COLUMNS,
     CountColumn,
     DropReason,
     Instrument,
@@ -75,7 +76,7 @@ def make_snapshot(model: str = "net", points=POINTS, age: float | None = 1.5) ->
         counts[CountColumn.CLIP_HIGH] = 8
         counts[CountColumn.NAN] = 1
         counts[CountColumn.RATIO_FIRST : CountColumn.RATIO_FIRST + 4] = (1, 2, 0, 3)
-        counts[-1] = 4
+        counts[RATIO_COLUMNS.stop - 1] = 4
         buffer.values[row, ValueColumn.RATIO_SUM] = 12.5
         buffer.values[row, ValueColumn.LOWEST] = -6.5
         buffer.values[row, ValueColumn.HIGHEST] = 3.0

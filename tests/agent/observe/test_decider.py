@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from calidrift_agent._observe import Decider, Gate, Sampler, request_context
+from calidrift_agent._observe._context import listen, unlisten
 from calidrift_agent._observe._sampling import LOOK, NO_DECISIONS, RENEW, SAMPLED
 
 KEYS = [f"request-{number}" for number in range(20_000)]
@@ -203,6 +204,66 @@ def test_a_closed_watch_gets_no_decisions(decided):
     assert gate.decisions is NO_DECISIONS
     with request_context(key="a"):
         assert gate.decisions is NO_DECISIONS
+
+
+def test_a_block_that_is_open_already_is_known(decided):
+    inside, outside = (keys_of(Sampler(0.5), wanted) for wanted in (True, False))
+    with request_context(key=inside):
+        with request_context(key=outside):
+            gate, decider = decided(0.5)
+            assert all(one & LOOK for one in gate.decisions)
+        with request_context(segment="night"):
+            found = [gate(None) for _ in range(50)]
+        assert all(decider.observes(decision) for decision in found)
+    assert not any(one & LOOK for one in gate.decisions)
+    with request_context(key=outside):
+        gate, decider = decided(0.5)
+        assert not any(one & LOOK for one in gate.decisions)
+
+
+def test_blocks_that_are_left_while_a_watch_begins(decided):
+    """Whatever the order: a block that is left leaves no watch looking for it."""
+    leaving = threading.Event()
+
+    def serve():
+        while not leaving.is_set():
+            for number in range(20):
+                with request_context(key=str(number)):
+                    pass
+
+    threads = [threading.Thread(target=serve) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    gates = [decided(1.0)[0] for _ in range(200)]
+    leaving.set()
+    for thread in threads:
+        thread.join()
+    assert not any(one & LOOK for gate in gates for one in gate.decisions)
+
+
+class Late:
+    """A listener that is told of a block while the block is being left."""
+
+    def __init__(self, meanwhile):
+        self.meanwhile = meanwhile
+        self.open = set()
+
+    def opened(self, key, ticket):
+        self.open.add(ticket)
+        self.meanwhile()
+        return True
+
+    def closed(self, ticket):
+        self.open.discard(ticket)
+
+
+def test_a_block_that_is_left_while_a_watch_is_told_of_it():
+    block = request_context(key="a")
+    block.__enter__()
+    late = Late(lambda: block.__exit__(None, None, None))
+    listen(late)
+    unlisten(late)
+    assert not late.open
 
 
 def test_a_forked_child_forgets_the_blocks_of_its_parent(decided):

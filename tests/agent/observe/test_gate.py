@@ -1,3 +1,4 @@
+import inspect
 import threading
 
 import pytest
@@ -5,6 +6,7 @@ import torch
 from torch import nn
 
 from calidrift_agent._observe import DECISIONS, Gate, Sampler
+from calidrift_agent._observe._frames import came_from_compiled, compiler_of_frames
 from calidrift_agent._observe._sampling import NO_DECISIONS, RENEW, SAMPLED
 
 
@@ -102,11 +104,86 @@ def test_a_bound_class_forward_counts_as_none_and_is_put_back():
     assert model.__dict__["forward"] is bound
 
 
-def test_a_compiler_does_not_see_it(gate):
-    gate.decisions = b"\1" * DECISIONS
-    gate.observe = lambda *_: pytest.fail("asked")
-    compiled = torch.compile(gate.owner, backend="eager", fullgraph=True)
+@pytest.fixture
+def fresh_dynamo():
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    yield torch._dynamo.utils.counters["stats"]
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_compiled_code_of_the_host_calls_it_and_holds_nothing_of_it(gate, fresh_dynamo, backend):
+    compiled = torch.compile(gate.owner, backend=backend, fullgraph=True)
+    gate.detach()
     assert torch.equal(compiled(torch.ones(2)), torch.full((2,), 2.0))
+    before = dict(fresh_dynamo)
+    assert before["unique_graphs"] == 1
+    gate.attach()
+    asked = []
+
+    def observe(decision, args, kwargs):
+        asked.append((torch.compiler.is_compiling(), came_from_compiled()))
+        return gate.original(*args, **kwargs)
+
+    gate.decisions, gate.observe = b"\1" * DECISIONS, observe
+    for _ in range(3):
+        assert torch.equal(compiled(torch.ones(2)), torch.full((2,), 2.0))
+    assert asked == [(False, True)] * 3
+    assert gate.take_seen() == 3
+    assert not came_from_compiled()
+    assert dict(fresh_dynamo) == before
+
+
+def test_errors_pass_through_the_frames_of_compiled_code(gate, fresh_dynamo):
+    class Refuses(nn.Module):
+        def forward(self, x):
+            if x.shape[0] == 3:
+                raise ValueError("three")
+            return x + 1
+
+    gate = Gate(Refuses())
+    gate.attach()
+    gate.decisions = b"\1" * DECISIONS
+    gate.observe = lambda _, args, kwargs: gate.original(*args, **kwargs)
+    compiled = torch.compile(gate.owner, backend="eager", dynamic=False)
+    assert compiled(torch.ones(2)).tolist() == [2.0, 2.0]
+    with pytest.raises(ValueError, match="three"):
+        compiled(torch.ones(3))
+    assert compiler_of_frames() is None
+    assert not came_from_compiled()
+    assert compiled(torch.ones(2)).tolist() == [2.0, 2.0]
+
+
+def test_code_that_was_taken_into_other_code_is_told(gate, fresh_dynamo):
+    told = []
+    gate.traced = lambda: told.append(torch.compiler.is_compiling())
+    model = nn.Sequential(gate.owner)
+    torch.export.export(model, (torch.ones(2),), strict=True)
+    assert told == []  # nobody serves what is being exported
+    assert torch.compile(model, backend="eager")(torch.ones(2)).tolist() == [2.0, 2.0]
+    assert set(told) == {True}
+    assert gate.take_seen() == 0
+    told.clear()
+    assert gate.owner.forward.__self__ is gate.owner
+    assert told == []
+
+
+def test_it_looks_like_the_method_that_it_stands_for(gate):
+    assert inspect.ismethod(gate.owner.forward)
+    assert isinstance(gate, Gate)
+    assert inspect.signature(gate) == inspect.signature(Adder().forward)
+    assert inspect.getsource(gate).lstrip().startswith("def forward")
+
+
+def test_before_a_function_it_is_a_gate():
+    model = Adder()
+    model.forward = lambda x: x + 5
+    gate = Gate(model)
+    gate.attach()
+    assert isinstance(model.forward, Gate)
+    assert not inspect.ismethod(model.forward)
+    assert model(1) == 6
 
 
 def test_reset_starts_at_zero(gate):

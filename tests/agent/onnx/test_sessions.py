@@ -446,6 +446,15 @@ def test_captures_hold_the_feeds(float_session, images, watch_all, tmp_path):
     assert any(np.array_equal(read_capture(one).inputs["x"], images[:1] * 9) for one in files)
 
 
+def test_the_allow_list_of_captures_names_the_feeds(float_session, images, watch_all, tmp_path):
+    with pytest.raises(ConfigurationError, match=r"'arg0', which is no input .* are 'x'; correct"):
+        watch_all(float_session, state_dir=tmp_path, capture=CaptureOptions(inputs=("arg0",)))
+    watch = watch_all(float_session, state_dir=tmp_path, capture=CaptureOptions(inputs=("x",)))
+    float_session.run(None, {"x": images[:1]})
+    watch.flush()
+    assert [set(read_capture(one).inputs) for one in tmp_path.rglob("*.safetensors")] == [{"x"}]
+
+
 def test_a_weight_note_for_larger_models(kit, watch_all):
     values = {
         "fc.weight": np.ones((600, 500), np.float32),

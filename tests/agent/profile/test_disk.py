@@ -99,7 +99,7 @@ def edited(profile, change) -> str:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda c: c.update(version=2), "install a newer calidrift"),
+        (lambda c: c.update(version=3), "install a newer calidrift"),
         (lambda c: c.update(version="1"), "a version is a number"),
         (lambda c: c.update(version=True), "a version is a number"),
         (lambda c: c.update(version=0), "a version is a number"),

@@ -46,7 +46,12 @@ class Worker:
     """A process that watches a model, without the model."""
 
     def __init__(
-        self, folder: Path, model: str, points: tuple[PointMeta, ...], started_ns: int
+        self,
+        folder: Path,
+        model: str,
+        points: tuple[PointMeta, ...],
+        started_ns: int,
+        profile: str = "",
     ) -> None:
         self.meta = StateMeta(
             process=new_process_id(),
@@ -54,7 +59,7 @@ class Worker:
             pid=os.getpid(),
             started_ns=started_ns,
             model=model,
-            profile="",
+            profile=profile,
             instrument=Instrument.RANGE,
             strategy=Strategy.INSTEAD,
             agent_version="0.1.0",
@@ -95,8 +100,9 @@ def worker(tmp_path) -> Iterator[Callable[..., Worker]]:
         model: str = "net",
         points: tuple[PointMeta, ...] = POINTS,
         started_ns: int | None = None,
+        profile: str = "",
     ) -> Worker:
-        made.append(Worker(folder, model, points, started_ns or time.time_ns()))
+        made.append(Worker(folder, model, points, started_ns or time.time_ns(), profile))
         return made[-1]
 
     yield make
@@ -141,7 +147,7 @@ class Running:
 
 @pytest.fixture
 def start(tmp_path) -> Iterator[Callable[..., Running]]:
-    """Starts `calidrift sidecar` on any free port; killed at the end of the test."""
+    """Starts `calidrift sidecar` on any free port; ended at the end of the test."""
     started: list[subprocess.Popen[str]] = []
 
     def run(*words: object, **variables: str) -> Running:
@@ -159,8 +165,12 @@ def start(tmp_path) -> Iterator[Callable[..., Running]]:
 
     yield run
     for process in started:
-        process.kill()
-        process.communicate()
+        process.terminate()  # not killed: it may be writing down what it measured
+        try:
+            process.communicate(timeout=30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
 
 
 @final

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -58,13 +59,16 @@ time.sleep(60)
 """
 
 
-def test_eight_processes_and_a_killed_one_are_scraped_from_a_light_process(worker, start, tmp_path):
+def test_eight_processes_and_a_killed_one_are_scraped_from_a_light_process(
+    worker, start, tmp_path, unmeasured
+):
     for number in range(8):
         worker().see(ONES * (number + 1), requests=10)
     killed = subprocess.Popen(
         [sys.executable, "-c", KILLED, tmp_path, Path(__file__).parent],
         stdout=subprocess.PIPE,
         text=True,
+        env=unmeasured(),
     )
     assert killed.stdout.readline() == "written\n"
     killed.kill()
@@ -233,6 +237,7 @@ def test_with_json_the_address_is_a_document(tmp_path, monkeypatch, capfd):
         "url": "http://h:1/metrics",
         "state_dirs": [str(tmp_path)],
         "otlp": "http://c/v1/metrics",
+        "push": None,
     }
 
 
@@ -273,6 +278,61 @@ def test_a_state_directory_that_is_a_file_is_refused(tmp_path, capfd):
     (tmp_path / "file").touch()
     assert run(["sidecar", "--state-dir", str(tmp_path / "file")]) == 2
     assert "is not a folder" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("below", ["x", "x/y"])
+def test_a_state_directory_below_a_file_is_refused(tmp_path, capfd, below):
+    from calidrift_agent._command_line import run
+
+    (tmp_path / "file").touch()
+    assert run(["sidecar", "--state-dir", str(tmp_path / "file" / below)]) == 2
+    err = capfd.readouterr().err
+    assert f"lies below {tmp_path / 'file'}, which is a file; give the state_dir" in err
+    assert err.count("\n") == 1
+
+
+def test_a_state_directory_that_is_not_there_is_told_once_and_may_come(start, tmp_path, worker):
+    here, later = tmp_path / "here", tmp_path / "not" / "yet"
+    here.mkdir()
+    running = start("--state-dir", here, "--state-dir", later)
+    for _ in range(3):
+        assert "calidrift_agent_seen_requests" not in fetch(running.url)[2].decode()
+        time.sleep(0.01)
+    worker(later).see(ONES, requests=7)
+    deadline = time.monotonic() + 30
+    found = {}
+    while not found and time.monotonic() < deadline:
+        text = fetch(running.url)[2].decode()
+        found = {key: value for key, value in figures(text).items() if "seen_requests" in key[0]}
+        time.sleep(0.05)
+    running.process.send_signal(signal.SIGTERM)
+    assert running.process.wait(timeout=20) == 0
+    assert list(found.values()) == [7]
+    told = running.process.stderr.read()
+    assert told == (
+        f"calidrift: the state directory {later} does not exist; there are no figures of it until "
+        "a watch creates it: check the spelling if the service runs already\n"
+    )
+
+
+def test_once_tells_of_a_state_directory_that_is_not_there(command, tmp_path):
+    ended = command("--once", "--state-dir", tmp_path / "typo")
+    assert ended.returncode == 0
+    assert f"{tmp_path / 'typo'} does not exist" in ended.stderr
+    assert ended.stderr.count("\n") == 1
+    assert not (tmp_path / "typo").exists()
+
+
+def test_a_state_directory_that_may_not_be_seen_is_told(tmp_path, monkeypatch, caplog):
+    from calidrift_agent._sidecar import SidecarOptions, tell_missing
+
+    def forbidden(path):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "is_dir", forbidden)
+    options = SidecarOptions((tmp_path / "secret",))  # it may be there
+    tell_missing(options.directories)
+    assert "cannot be looked into (Permission denied)" in caplog.text
 
 
 def test_the_end_is_quick_while_a_receiver_says_nothing(worker, start, tmp_path):

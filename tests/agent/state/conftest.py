@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import final
 
@@ -164,7 +164,7 @@ def assert_same() -> Callable[[Window, Window], None]:
 
 
 @pytest.fixture
-def spawn() -> Callable[..., subprocess.Popen[bytes]]:
+def spawn(unmeasured) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
     """Starts a Python script in a process of its own; killed at the end of the test."""
     started: list[subprocess.Popen[bytes]] = []
 
@@ -173,6 +173,7 @@ def spawn() -> Callable[..., subprocess.Popen[bytes]]:
             [sys.executable, "-c", script, *map(str, arguments)],
             stdout=subprocess.PIPE,
             stdin=subprocess.PIPE,
+            env=unmeasured(),
         )
         started.append(process)
         return process

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -76,6 +78,18 @@ def test_a_directory_that_fails_takes_its_models_along(worker, folders):
     hidden.rename(second)
     assert len(directories.read(13 * SECOND)) == 3
     assert directories.damaged == ()
+
+
+def test_a_folder_that_is_mounted_twice_is_counted_once(worker, tmp_path, monkeypatch):
+    """Two mounts of one folder resolve to two paths: here, a link that nobody resolves."""
+    (tmp_path / "one").mkdir()
+    (tmp_path / "two").symlink_to(tmp_path / "one")
+    worker(0.0, tmp_path / "one").serve(3, 5.0)
+    monkeypatch.setattr(Path, "resolve", lambda path: path)
+    both = StateDirectories([tmp_path / "one", tmp_path / "two", tmp_path / "not yet"])
+    assert len(both.folders) == 3
+    (model,) = both.read(6 * SECOND)
+    assert (model.total.requests[0], model.alive) == (3, 1)
 
 
 def test_folders_are_counted_once(tmp_path):

@@ -172,7 +172,10 @@ def test_damage_is_named_and_the_rest_is_read(worker, tmp_path):
     directory = StateDirectory(tmp_path)
     (model,) = directory.read(6 * SECOND)
     assert model.total.requests[0] == 3
-    assert len(directory.damaged) == 2
+    assert len(directory.damaged) == 3
+    assert (
+        len({path.name for path in tmp_path.iterdir() if path.name in str(directory.damaged)}) == 3
+    )
     assert not dead.path.exists()
 
 
@@ -191,6 +194,27 @@ def test_too_many_open_files_is_no_smaller_sum(worker, tmp_path, monkeypatch):
     monkeypatch.setattr(os, "open", short)
     with pytest.raises(StateError, match="Too many open files"):
         read(tmp_path, 6.0)
+
+
+def test_a_carry_over_file_that_cannot_be_opened_is_no_smaller_sum(worker, tmp_path, monkeypatch):
+    """A counter that goes down for one scrape counts everything anew for whoever reads rates."""
+    worker(0.0).serve(3, 5.0).die()
+    sweep(tmp_path, SweepOptions(retention_seconds=0.0))
+    worker(0.0).serve(4, 5.0)
+    original = Path.open
+
+    def short(path, *args, **kwargs):
+        if path.name.endswith(".carried"):
+            raise OSError(errno.EMFILE, "Too many open files")
+        return original(path, *args, **kwargs)
+
+    directory = StateDirectory(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", short)
+        with pytest.raises(StateError, match="Too many open files"):
+            directory.read(6 * SECOND)
+    (model,) = directory.read(6 * SECOND)
+    assert model.total.requests[0] == 7
 
 
 def test_a_file_that_goes_while_it_is_opened(worker, tmp_path, monkeypatch):

@@ -330,14 +330,14 @@ def test_a_foreign_file_is_refused(tmp_path):
 def test_a_newer_version_is_named(recorder):
     with recorder.writer.path.open("r+b") as file:
         file.seek(8)
-        file.write(b"\x03\0\0\0")
-    with pytest.raises(StateFormatError, match=r"newer calidrift .format 3, .* up to 2"):
+        file.write(b"\x04\0\0\0")
+    with pytest.raises(StateFormatError, match=r"newer calidrift .format 4, .* up to 3"):
         StateReader.open(recorder.writer.path)
 
 
 def test_other_columns_are_refused(tmp_path, make_meta, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(_layout, "COUNT_COLUMNS", _layout.COUNT_COLUMNS + 1)
+        patch.setattr(_layout, "COLUMNS", _layout.COLUMNS._replace(counts=99))
         writer = StateWriter.create(tmp_path, make_meta())
     with pytest.raises(StateFormatError, match="columns are those of another"):
         StateReader.open(writer.path)

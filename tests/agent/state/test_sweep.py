@@ -150,7 +150,7 @@ sys.stdin.read()
 """
 
 
-def test_processes_of_two_pid_namespaces(tmp_path):
+def test_processes_of_two_pid_namespaces(tmp_path, unmeasured):
     """Both call themselves pid 1; one dies, the other lives."""
     unshare = shutil.which("unshare")
     command = [unshare or "", "--user", "--map-root-user", "--pid", "--fork"]
@@ -158,7 +158,8 @@ def test_processes_of_two_pid_namespaces(tmp_path):
         pytest.skip("this machine lets nobody make PID namespaces (needs `unshare`)")
     python = [*command, "--kill-child", sys.executable, "-c", NAMESPACE, str(tmp_path)]
     pair = [
-        subprocess.Popen(python, stdin=subprocess.PIPE, stdout=subprocess.PIPE) for _ in range(2)
+        subprocess.Popen(python, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=unmeasured())
+        for _ in range(2)
     ]
     try:
         assert [process.stdout.readline() for process in pair] == [b"1\n", b"1\n"]
@@ -273,6 +274,64 @@ def test_an_absorbed_file_that_cannot_be_opened_for_a_while_stays_absorbed(
     assert seen(tmp_path) == 7
     swept(tmp_path)
     assert seen(tmp_path) == 7
+
+
+def captured(folder, process, number=2):
+    """Files that look like captures; the n-th of a process is n seconds old."""
+    place = folder / "captures" / process
+    place.mkdir(parents=True)
+    for index in range(number):
+        path = place / f"{index}.safetensors"
+        path.write_bytes(b"x" * 10)
+        os.utime(path, (1_000 - index, 1_000 - index))
+    return place
+
+
+def test_captures_of_dead_processes_keep_within_bounds(worker, tmp_path):
+    """Of those that have a state file and of those that were swept long ago; the living keep all.
+
+    (The living one here has no lock on its captures, as an older version has none.)
+    """
+    living = worker(0.0).serve(1, 5.0)
+    dead = worker(0.0).serve(1, 5.0).die()
+    places = [captured(tmp_path, one) for one in (living.meta.process, dead.meta.process, "f" * 32)]
+    held = SweepOptions(capture_count=4)
+    assert sweep(tmp_path, SweepOptions(), now_ns=6 * SECOND).captures == 0
+    assert sweep(tmp_path, held, now_ns=6 * SECOND).captures == 2
+    assert sweep(tmp_path, held, now_ns=6 * SECOND).captures == 0
+    assert [sorted(path.name for path in place.iterdir()) for place in places] == [
+        ["0.safetensors", "1.safetensors"],
+        ["0.safetensors"],
+        ["0.safetensors"],
+    ]
+    report = sweep(tmp_path, SweepOptions(capture_bytes=0), now_ns=6 * SECOND)
+    assert (report.captures, report.complaints) == (2, ())
+    assert len(list(places[0].iterdir())) == 2
+
+
+def test_a_copied_state_file_does_not_count_twice(worker, tmp_path):
+    dead = worker(0.0).serve(5, 5.0).die()
+    shutil.copy(dead.path, tmp_path / "backup.state")
+    directory = StateDirectory(tmp_path)
+    for _ in range(2):
+        (model,) = directory.read(6 * SECOND)
+        assert model.total.requests[0] == 5
+        assert [one for one in directory.damaged if "backup.state is a copy" in one]
+        report = sweep(tmp_path, SweepOptions(retention_seconds=0.0), now_ns=6 * SECOND)
+        assert [one for one in report.complaints if "backup.state is a copy" in one]
+    assert [path.name for path in tmp_path.glob("*.state")] == ["backup.state"]
+
+
+def test_a_carry_over_file_that_begins_anew_is_not_taken_for_the_old_one(worker, tmp_path):
+    """A reader knows the content by its generation: two contents must never share one."""
+    directory = StateDirectory(tmp_path)
+    for requests in (5, 7):
+        worker(0.0).serve(requests, 5.0).die()
+        sweep(tmp_path, SweepOptions(retention_seconds=0.0))
+        (model,) = directory.read()
+        assert model.total.requests[0] == requests
+        (carry,) = tmp_path.glob("*.carried")
+        carry.unlink()  # somebody tidied up
 
 
 def test_bad_directories_and_options(tmp_path):

@@ -141,3 +141,13 @@ def test_equals_looks_at_every_field(closed):
 def test_with_flags_adds(closed):
     window = closed[0][0].with_flags(WindowFlag.EARLY).with_flags(WindowFlag.COARSE)
     assert window.flags == WindowFlag.EARLY | WindowFlag.COARSE
+
+
+def test_the_largest_unit_of_a_sum_is_that_of_its_windows():
+    first, second = Window.empty(2), Window.empty(2)
+    first.values[:, ValueColumn.UNIT_HIGHEST] = [3.0, -np.inf]
+    second.values[:, ValueColumn.UNIT_HIGHEST] = [2.0, -np.inf]
+    total = first.plus(second)
+    assert total.values[:, ValueColumn.UNIT_HIGHEST].tolist() == [3.0, -np.inf]
+    # The largest cannot be taken away; it stays that of the whole, never below the truth.
+    assert total.minus(first).values[0, ValueColumn.UNIT_HIGHEST] == 3.0

@@ -18,6 +18,7 @@ from calidrift_agent._state import WindowBuffer
 from calidrift_agent._taps import CallFacts, Folder, PointTable
 from calidrift_agent._vocabulary import (
     RATIO_BOUNDS,
+    RATIO_COLUMNS,
     CountColumn,
     Instrument,
     RequestColumn,
@@ -137,7 +138,7 @@ def test_a_value_at_the_bound_is_inside(new_recorder):
 @pytest.mark.parametrize("ratio", [*RATIO_BOUNDS, 0.0, 0.24, 0.26, 0.95, 1.05, 3.0, 4.1, 1e6])
 def test_ratio_buckets_are_upper_inclusive(new_recorder, ratio):
     buffer, _ = fold(new_recorder, table(16.0), [[(0, torch.tensor([[-16.0 * ratio]]))]], rows=1)
-    buckets = buffer.counts[0, CountColumn.RATIO_FIRST :]
+    buckets = buffer.counts[0, RATIO_COLUMNS]
     exact = float(np.float32(16.0 * ratio)) / 16.0
     expected = sum(bound < exact for bound in RATIO_BOUNDS)
     assert buckets.sum() == 1
@@ -170,8 +171,35 @@ def test_without_any_reference_coverage_stays_zero(new_recorder):
     assert not points.has_reference
     assert not buffer.requests.any()
     assert not buffer.counts[:, CountColumn.UNITS].any()
-    assert not buffer.counts[:, CountColumn.RATIO_FIRST :].any()
+    assert not buffer.counts[:, RATIO_COLUMNS].any()
     assert not found.exceeding.any()
+
+
+def test_without_any_reference_units_are_measured_all_the_same(new_recorder):
+    calls = [[(0, torch.full((2, 3), -1.0 - n)), (1, torch.ones(2, 3))] for n in range(4)]
+    buffer, _ = fold(new_recorder, table(None, None), calls)
+    assert buffer.counts[:, CountColumn.UNITS_MEASURED].tolist() == [4, 4]
+    assert buffer.values[:, ValueColumn.UNIT_HIGHEST].tolist() == [4.0, 1.0]
+
+
+def test_only_units_make_the_largest_magnitude_of_units(new_recorder):
+    value = torch.tensor([[9.0, -20.0], [1.0, -3.0]])
+    buffer, _ = fold(new_recorder, table(2.0), [[(0, value)]], unit=1)
+    assert buffer.values[0, ValueColumn.UNIT_HIGHEST] == 3.0
+    assert buffer.values[0, ValueColumn.LOWEST] == -20.0
+    buffer, _ = fold(new_recorder, table(2.0), [[(0, value)]], unit=None)
+    assert buffer.counts[0, CountColumn.UNITS_MEASURED] == 0
+    assert buffer.values[0, ValueColumn.UNIT_HIGHEST] == -math.inf
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("bound", [None, 2.0])
+def test_a_nonfinite_unit_is_measured_but_not_the_largest(new_recorder, bad, bound):
+    calls = [[(0, torch.tensor([[1.0, bad]]))], [(0, torch.tensor([[1.5, 0.0]]))]]
+    buffer, _ = fold(new_recorder, table(bound), calls, rows=1)
+    assert buffer.counts[0, CountColumn.UNITS_MEASURED] == 2
+    assert buffer.counts[0, CountColumn.UNITS_NOT_FINITE] == 1
+    assert buffer.values[0, ValueColumn.UNIT_HIGHEST] == 1.5
 
 
 def test_points_without_a_bound_are_left_out_of_coverage(new_recorder):

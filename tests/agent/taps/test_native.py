@@ -289,7 +289,7 @@ def test_wrong_use_is_an_error_and_no_crash():
         NATIVE.Strip(3)
     with pytest.raises(ValueError, match="65536"):
         NATIVE.setup(
-            torch.Tensor, np.zeros(4, np.uint32), (4096, 1024, 8, 1 << 16, 1290), (0,) * 17
+            torch.Tensor, np.zeros(4, np.uint32), (4096, 1024, 8, 1 << 16, 1290), (0,) * 20
         )
     assert load() is NATIVE
 

@@ -263,7 +263,7 @@ def test_no_quantized_tensor_can_break_a_tap(errors):
     recorder = record(errors, table, *odd)
     assert not recorder.failed
     assert [one.numel for one in recorder.codes] == [1 << 17, 3]
-    assert recorder.readings() == []
+    assert recorder.harvest.readings() == []
     assert recorder.size > 0
     recorder.release()
     assert recorder.codes == []

@@ -19,7 +19,7 @@ def observed(recorder, *values):
     for point, value in enumerate(values):
         recorder.observe(point, value)
     recorder.finish()
-    return recorder.readings()
+    return recorder.harvest.readings()
 
 
 def test_small_tensors_are_measured_later_and_whole(new_recorder):
@@ -28,7 +28,7 @@ def test_small_tensors_are_measured_later_and_whole(new_recorder):
     recorder = new_recorder(rows=2)
     recorder.observe(0, value)
     value.fill_(99.0)  # what the host does afterwards does not matter
-    (reading,) = recorder.readings()
+    (reading,) = recorder.harvest.readings()
     assert reading.extremes.highs == expected.amax(1).tolist()
     assert sorted(reading.sample) == sorted(expected.flatten().tolist())
     assert (reading.numel, reading.weight, reading.points) == (60, 1, [0])
@@ -42,7 +42,7 @@ def test_large_tensors_are_measured_at_once(new_recorder):
     expected = value.reshape(2, -1).amax(1).tolist()
     elements = set(value.flatten().tolist())
     value.fill_(99.0)
-    (reading,) = recorder.readings()
+    (reading,) = recorder.harvest.readings()
     assert reading.extremes.highs == expected
     assert len(reading.sample) <= SAMPLE_LIMIT
     assert set(reading.sample.tolist()) <= elements
@@ -70,7 +70,7 @@ def test_all_grad_modes_and_no_graph_is_kept(new_recorder, ledger, mode, shape):
     assert all(
         not kept.requires_grad for _, kept in recorder._raw if isinstance(kept, torch.Tensor)
     )
-    assert len(recorder.readings()) == 1
+    assert len(recorder.harvest.readings()) == 1
     assert not ledger.take()[0].any()
 
 
@@ -121,14 +121,14 @@ def test_a_write_between_two_modules_ends_the_sharing(new_recorder, shape):
     recorder.observe(0, value)
     value.relu_()
     recorder.observe(1, value)
-    one, two = recorder.readings()
+    one, two = recorder.harvest.readings()
     assert min(one.extremes.lows) < 0 <= min(two.extremes.lows)
 
 
 def totals(recorder, points):
     """What each point counts, however the readings are shared."""
     found = {}
-    for reading in recorder.readings():
+    for reading in recorder.harvest.readings():
         for point in reading.points:
             found[point] = (reading.extremes.highs, reading.extremes.lows, sorted(reading.sample))
     return [found[point] for point in range(points)]
@@ -156,7 +156,7 @@ def test_inference_tensors_with_nan_are_read_each_time(new_recorder):
         value = torch.tensor([[float("nan"), 1.0]])
         recorder = new_recorder()
         observed(recorder, value, value)
-    nans = [one.extremes.nan for one in recorder.readings() for _ in one.points]
+    nans = [one.extremes.nan for one in recorder.harvest.readings() for _ in one.points]
     assert nans == [1, 1]
 
 
@@ -185,7 +185,7 @@ def test_calls_that_leave_some_layers_out_are_read_one_by_one(ledger, python_poo
         recorder = Recorder(table, ledger, python_pool, rows=1)
         value = torch.full((1, 8), float(call))
         observed(recorder, *[value + point for point in range(3 if call < 4 else 2)])
-        highs = [reading.extremes.highs[0] for reading in recorder.readings()]
+        highs = [reading.extremes.highs[0] for reading in recorder.harvest.readings()]
         assert highs == [float(call + point) for point in range(len(highs))]
         recorder.release()
 
@@ -223,13 +223,45 @@ def test_other_values_are_passed_over(new_recorder, ledger, value):
     assert not ledger.take()[0].any()
 
 
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors:UserWarning")
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        (torch.ones(2, 3, dtype=torch.complex64), "tensors of complex numbers"),
+        (torch.ones(70_000, dtype=torch.complex64), "tensors of complex numbers"),
+        (torch.eye(3).to_sparse(), "sparse tensors"),
+        ("strided", "nested tensors"),
+        ("jagged", "nested tensors"),
+        (torch.zeros(2, 3, dtype=torch.long), ""),
+        (torch.zeros(0, 4), ""),
+        (None, ""),
+    ],
+    ids=["complex", "many", "sparse", "nested", "jagged", "integers", "empty", "none"],
+)
+def test_what_has_no_range_is_told_by_its_kind(new_recorder, ledger, value, kind):
+    if isinstance(value, str):
+        rows = [torch.ones(2, 4), torch.ones(3, 4)]
+        value = torch.nested.nested_tensor(rows, layout=getattr(torch, value))
+    recorder = new_recorder()
+    observed(recorder, torch.ones(1, 2), value)
+    assert recorder.passed == kind
+    other = new_recorder()
+    other.note_passed([1, {"a": value}], torch.ones(1))
+    assert other.passed == kind
+    assert not ledger.take()[0].any()
+
+
 def test_positional_and_keyword_inputs(new_recorder):
     recorder = new_recorder()
     recorder.observe_input(0, (torch.tensor([[1.0]]),), {})
     recorder.observe_input(1, (), {"mask": None, "input": torch.tensor([[2.0]])})
     recorder.observe_input(2, (), {"x": torch.tensor([[3.0]])})
     recorder.observe_input(3, (), {})
-    assert [reading.extremes.highs for reading in recorder.readings()] == [[1.0], [2.0], [3.0]]
+    assert [reading.extremes.highs for reading in recorder.harvest.readings()] == [
+        [1.0],
+        [2.0],
+        [3.0],
+    ]
 
 
 def test_a_failing_tap_is_counted_and_not_raised(python_recorder, ledger, monkeypatch):
@@ -238,7 +270,7 @@ def test_a_failing_tap_is_counted_and_not_raised(python_recorder, ledger, monkey
     recorder.observe(0, torch.ones(1, 2))
     assert recorder.failed
     assert ledger.take()[0].sum() == 1
-    assert recorder.readings() == []
+    assert recorder.harvest.readings() == []
 
 
 def test_a_released_recorder_observes_nothing(new_recorder):
@@ -246,7 +278,7 @@ def test_a_released_recorder_observes_nothing(new_recorder):
     recorder.release()
     recorder.observe(0, torch.ones(1, 2))
     recorder.observe(1, torch.ones(LARGE))
-    assert recorder.readings() == []
+    assert recorder.harvest.readings() == []
 
 
 def test_own_time_and_size_are_measured(new_recorder):

@@ -1,5 +1,6 @@
 """Rows above an observed bound are kept, and a uniform share of all."""
 
+import os
 import stat
 import time
 from types import SimpleNamespace
@@ -10,7 +11,8 @@ import torch
 from torch import nn
 
 from calidrift_agent import CaptureOptions, request_context
-from calidrift_agent._capture import _writer, read_capture
+from calidrift_agent._capture import _writer, list_captures, read_capture
+from calidrift_agent._state import SweepOptions, sweep
 from calidrift_agent._vocabulary import CaptureKind, DropReason, RequestColumn, Stage
 from calidrift_agent.errors import ConfigurationError
 
@@ -68,6 +70,24 @@ def test_inputs_are_kept_as_they_came(bounded, watch_all, tmp_path):
     (capture,) = read_all(tmp_path)
     assert set(capture.inputs) == {"arg0", "mask"}
     assert capture.inputs["arg0"].tolist() == [[3.0] * 4]
+
+
+def test_captures_of_a_living_watch_stay_whatever_the_bounds(net, x, watch_all, tmp_path):
+    """Its folder is locked, whether or not it has a state file; that of a closed one is not."""
+    watch = watch_all(net, state_dir=tmp_path, capture=CaptureOptions())
+    with torch.no_grad():
+        net(x)
+    watch.flush()
+    kept = len(list_captures(tmp_path))
+    assert kept == len(x)
+    watch.report().state_file.unlink()
+    child = os.fork()
+    if not child:  # begins anew, and leaves the lock with its parent
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert sweep(tmp_path, SweepOptions(capture_count=0)).captures == 0
+    watch.close()
+    assert sweep(tmp_path, SweepOptions(capture_count=1)).captures == kept - 1
 
 
 def test_a_uniform_reservoir_of_covered_rows(net, x, bounded, watch_all, tmp_path):

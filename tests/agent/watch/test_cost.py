@@ -5,10 +5,12 @@ from dataclasses import replace
 import pytest
 import torch
 from prometheus_client import CollectorRegistry
+from torch import nn
 
 from calidrift_agent._export import series_of
 from calidrift_agent._profile import ObservedBound
 from calidrift_agent._state import WindowBuffer
+from calidrift_agent._taps import ShelfPool
 from calidrift_agent._watch import CostEstimate
 from calidrift_agent._watch._cost import POINT_BYTES
 from calidrift_agent._watch._detection import ReferenceUnits
@@ -51,6 +53,42 @@ def test_without_files_and_without_profile(net, watch_all):
     assert report.cost.file_bytes is None
     assert report.references == ()
     assert report.detection_seconds(10.0) is None
+
+
+@pytest.mark.parametrize(
+    "way", ["instead", "graph", "compiled", "edges", "eager_int8", "graph_int8", "torchao"]
+)
+def test_memory_for_copies_is_known_whoever_keeps_it(way, net, x, watch_all, request, monkeypatch):
+    """And all of it: what one keeper has is what another has not."""
+    pools = []
+    make = ShelfPool.__init__
+    monkeypatch.setattr(
+        ShelfPool, "__init__", lambda pool, **given: (make(pool, **given), pools.append(pool))[0]
+    )
+    model, value = net, x
+    if way == "graph":
+        tiny = request.getfixturevalue("tiny_int8")
+        model, value = request.getfixturevalue("copy_graph")(tiny.graph), tiny.example
+    elif way == "compiled":
+        model = torch.compile(net, backend="eager")
+    elif way == "edges":
+        model = lambda tensor: tensor * 2.0  # noqa: E731
+    elif way in ("eager_int8", "graph_int8"):
+        kind = "stub" if way == "eager_int8" else "graph"
+        model, value = request.getfixturevalue(f"ao_{kind}").model, torch.ones(2, 3, 10, 10)
+    elif way == "torchao":
+        quantize = request.getfixturevalue("quantize_torchao")
+        layers = nn.Sequential(nn.Linear(32, 64), nn.GELU(), nn.Linear(64, 8)).eval()
+        scale = {"act_quant_scale": torch.tensor([[0.05]]), "granularity": "PerTensor"}
+        model = quantize(layers, "Int8StaticActivationInt8WeightConfig", **scale)
+        value = torch.ones(2, 32)
+    watch = watch_all(model)
+    with torch.no_grad():
+        for _ in range(3):
+            watch(value)
+            watch.flush()
+    kept = sum(pool.size for pool in pools)
+    assert watch.report().cost.copy_bytes == kept > 0
 
 
 def test_a_watch_that_is_off_costs_nothing(net, watch_all, monkeypatch):

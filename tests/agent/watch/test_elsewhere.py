@@ -7,11 +7,15 @@ GPU to know them (`.item()`, `.cpu()`, `bool()`, a copy) fails here.
 import pytest
 import torch
 
-from calidrift_agent._observe._suitable import is_elsewhere
+from calidrift_agent._observe._suitable import ELSEWHERE, NESTED, why_unsuitable
 from calidrift_agent._vocabulary import DropReason, RequestColumn, Stage
 
 UNSUITABLE = RequestColumn.DROP_FIRST + list(DropReason).index(DropReason.UNSUITABLE_INPUT)
 ERRORS = slice(RequestColumn.ERROR_FIRST, RequestColumn.ERROR_FIRST + len(Stage))
+
+
+def nested():
+    return torch.nested.nested_tensor([torch.ones(2, 4), torch.ones(3, 4)], layout=torch.jagged)
 
 
 class Hop(torch.nn.Module):
@@ -75,12 +79,15 @@ def test_a_shadow_pass_copies_nothing_from_elsewhere(strict, tiny_int8, copy_gra
 @pytest.mark.parametrize(
     ("args", "kwargs", "found"),
     [
-        ((torch.ones(2), 3, "text", None), {}, False),
-        ((torch.ones(2, device="meta"),), {}, True),
-        ((), {"x": torch.ones(2, device="meta")}, True),
-        (([torch.ones(1), {"a": torch.ones(1, device="meta")}],), {}, True),
-        (([torch.ones(1), {"a": torch.ones(1)}],), {"y": (1, 2)}, False),
+        ((torch.ones(2), 3, "text", None), {}, ""),
+        ((torch.ones(2, device="meta"),), {}, ELSEWHERE),
+        ((), {"x": torch.ones(2, device="meta")}, ELSEWHERE),
+        (([torch.ones(1), {"a": torch.ones(1, device="meta")}],), {}, ELSEWHERE),
+        (([torch.ones(1), {"a": torch.ones(1)}],), {"y": (1, 2)}, ""),
+        ((nested(),), {}, NESTED),
+        ((1, [{"a": nested()}]), {}, NESTED),
+        ((), {"x": nested()}, NESTED),
     ],
 )
 def test_where_inputs_are(args, kwargs, found):
-    assert is_elsewhere(args, kwargs) is found
+    assert why_unsuitable(args, kwargs) == found

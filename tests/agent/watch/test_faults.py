@@ -13,7 +13,7 @@ from calidrift_agent._capture import CaptureWriter
 from calidrift_agent._observe import Gate, Instead, Intake, Sampler
 from calidrift_agent._observe._armed import ArmedTree
 from calidrift_agent._state import StateWriter, WindowBuffer, scan
-from calidrift_agent._taps import CONSECUTIVE_LIMIT, Folder, Recorder
+from calidrift_agent._taps import CONSECUTIVE_LIMIT, Folder, Harvest, Recorder
 from calidrift_agent._vocabulary import DropReason, RequestColumn, Stage
 from calidrift_agent._watch import watch
 from calidrift_agent._watch._budget import BudgetController
@@ -53,7 +53,7 @@ def drops(watch):
         (Intake, "put", Stage.SAMPLE),
         (Recorder, "finish", Stage.SAMPLE),
         (Recorder, "_keep", Stage.TAP),
-        (Recorder, "seen", Stage.DRAIN),
+        (Harvest, "seen", Stage.DRAIN),
         (Folder, "fold_ranges", Stage.DRAIN),
         (WindowBuffer, "add_segment", None),
     ],

@@ -7,9 +7,12 @@ import threading
 import pytest
 import torch
 
-from calidrift_agent._state import scan
+from calidrift_agent import request_context
+from calidrift_agent._observe import Gate, Sampler
+from calidrift_agent._observe._sampling import LOOK
+from calidrift_agent._state import StateDirectory, scan
 from calidrift_agent._vocabulary import CountColumn, RequestColumn
-from calidrift_agent._watch import WatchOptions
+from calidrift_agent._watch import WatchOptions, _living
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork"),
@@ -36,6 +39,10 @@ def in_child(work):
     _, status = os.waitpid(child, 0)
     assert status == 0
     return json.loads(text)
+
+
+def gate_of(net):
+    return net.__dict__["forward"]
 
 
 def figures(watch):
@@ -74,6 +81,66 @@ def test_the_child_starts_at_zero_and_opens_nothing_before_its_first_sample(
     assert {reader.meta.pid for reader in readers} > {os.getpid()}
     for reader in readers:
         reader.close()
+
+
+def test_the_child_knows_the_key_of_the_block_that_it_was_forked_in(net, x, watch_all):
+    key = next(str(number) for number in range(100) if Sampler(0.2).selects(str(number)))
+    watch = watch_all(net, sample_rate=0.2)
+    torch.set_num_threads(1)
+
+    def work():
+        with torch.no_grad():
+            for _ in range(30):
+                net(x)
+        return figures(watch)
+
+    inside, leave = threading.Event(), threading.Event()
+
+    def elsewhere():
+        with request_context(key=key):
+            inside.set()
+            leave.wait(30)
+
+    thread = threading.Thread(target=elsewhere)
+    thread.start()
+    assert inside.wait(30)
+    try:
+        with request_context(key=key):
+            assert in_child(work)[:3] == [30, 30, 30]
+        # A block of another thread did not come along.
+        assert in_child(lambda: any(one & LOOK for one in gate_of(net).decisions)) is False
+    finally:
+        leave.set()
+        thread.join()
+
+
+def test_a_child_that_is_forked_while_the_watch_begins_counts_for_itself(
+    net, x, watch_all, tmp_path, monkeypatch
+):
+    """By another thread, at the worst moment: the model is watched, `watch` has not returned."""
+    torch.set_num_threads(1)
+    attach, found = Gate.attach, []
+
+    def work():
+        with torch.no_grad():
+            for _ in range(3):
+                net(x)
+        (engine,) = [one for one in _living._living if one.books.meta.model == "begun"]
+        engine.close()
+        return len(list(tmp_path.glob("*.state")))
+
+    def attached(gate):
+        attach(gate)
+        net(x)  # counted by the parent
+        found.append(in_child(work))
+
+    monkeypatch.setattr(Gate, "attach", attached)
+    watch = watch_all(net, name="begun", state_dir=tmp_path, options=WatchOptions(budget=None))
+    assert figures(watch)[0] == 1
+    assert found == [2], "the child has a file of its own"
+    watch.close()
+    (model,) = StateDirectory(tmp_path).read()
+    assert model.total.requests[RequestColumn.SEEN] == 4
 
 
 def test_a_child_that_observes_nothing_leaves_nothing(net, x, watch_all, tmp_path):

@@ -37,6 +37,18 @@ def test_exactly_the_selected_keys_are_observed_each_time(net, x, watch_all):
     assert watch.snapshot()[1].requests[RequestColumn.SEEN] == 1 + 2 * len(KEYS)
 
 
+def test_a_watch_that_begins_inside_an_open_block_knows_its_key(net, x, watch_all):
+    selected = chosen(0.2)[0]
+    passed_over = next(key for key in KEYS if key not in chosen(0.2))
+    for key, share in ((selected, 1.0), (passed_over, 0.0)):
+        with request_context(key=key):
+            watch = watch_all(net, sample_rate=0.2)
+            for _ in range(40):
+                net(x)
+            assert observed(watch) == 40 * share
+        watch.close()
+
+
 def test_the_salt_changes_which(net, x, watch_all):
     watch = watch_all(
         net, sample_rate=0.2, options=WatchOptions(**QUIET, key_salt="another service")

@@ -21,6 +21,7 @@ from calidrift_agent import (
 from calidrift_agent._state import Window
 from calidrift_agent._vocabulary import (
     RATIO_BOUNDS,
+    RATIO_COLUMNS,
     CountColumn,
     RequestColumn,
     Stage,
@@ -175,7 +176,7 @@ def test_units_and_exceedances_of_single_rows(tiny_cnn: nn.Module, scale: float)
         assert counts[CountColumn.EXCEEDANCES] == exceeds.sum(), name
         ratios = absmax / bound.value
         buckets = [sum(ratios <= le) for le in RATIO_BOUNDS]
-        cumulative = np.cumsum(counts[CountColumn.RATIO_FIRST :]).tolist()
+        cumulative = np.cumsum(counts[RATIO_COLUMNS]).tolist()
         assert cumulative == [*buckets, len(requests)], name
         total = ratios[np.isfinite(ratios)].sum()
         assert window.values[row, ValueColumn.RATIO_SUM] == pytest.approx(total, rel=1e-12)

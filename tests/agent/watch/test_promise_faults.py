@@ -85,7 +85,7 @@ PLACES = [
     ("_observe._armed:arm", Stage.TAP),
     ("_taps._memory:Shelf.keep", Stage.TAP),
     ("_taps._fold:Folder.fold_ranges", Stage.DRAIN),
-    ("_taps._recorder:Recorder.seen", Stage.DRAIN),
+    ("_taps._harvest:Harvest.seen", Stage.DRAIN),
     ("_capture:CaptureWriter.offer", Stage.CAPTURE),
 ]
 

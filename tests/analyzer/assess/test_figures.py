@@ -3,10 +3,10 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 
-from calidrift_agent._vocabulary import Instrument
+from calidrift_agent._vocabulary import RATIO_BOUNDS, CountColumn, Instrument
 from calidrift_agent.errors import ConfigurationError, ProfileMismatchError
 from calidrift_analyzer.assess import assess
-from calidrift_analyzer.records import ModelHistory, Verdict
+from calidrift_analyzer.records import ModelHistory, Verdict, record_document
 
 
 def test_an_alias_is_the_same_point(bench):
@@ -148,3 +148,43 @@ def test_the_sequential_test_sees_what_the_totals_sum(bench):
     assert history.units.sum() == totals.points[0].units == 90
     assert history.exceedances.sum() == totals.points[0].exceedances
     assert {field.name for field in fields(ModelHistory)} >= {"units", "exceedances"}
+
+
+def test_decision_figures_and_explanations_of_a_point(bench):
+    """Over-range and tail shift decide; the distances are kept apart and explain."""
+    values = bench.normal(512, elements=256)
+    bench.calibrate({"a:input": values})
+    bench.send(bench.normal(200, scale=4.0, elements=256))
+    point = bench.assess().points[0]
+    assert point.tail_shift_octaves == pytest.approx(2.0, abs=0.1)
+    assert point.far_tail_shift_octaves == pytest.approx(2.0, abs=0.2)
+    assert point.over_range_octaves == pytest.approx(-1.7, abs=0.3)
+    assert point.explanatory.w1_octaves == pytest.approx(2.0, abs=0.1)
+    assert 0 < point.explanatory.js_bits < 1
+    document = record_document(bench.assess())["points"][0]
+    assert set(document["explanatory"]) == {"w1_octaves", "js_bits", "psi", "ks"}
+    assert {"over_range_octaves", "tail_shift_octaves"} < set(document)
+    assert not {"psi", "ks", "js_bits", "w1_octaves"} & set(document)
+
+
+def test_without_sketches_or_values_there_is_nothing_to_explain(bench):
+    bench.calibrate({"a:input": bench.normal(64)}, sketches=False)
+    bench.send(bench.normal(20))
+    point = bench.assess().points[0]
+    assert (point.explanatory, point.tail_shift_octaves, point.return_level) == (None, None, None)
+    assert point.over_range_octaves is not None
+
+
+def test_the_return_level_is_that_of_the_counted_ratios(bench):
+    bench.calibrate({"a:input": bench.normal(512)})
+    rng = np.random.default_rng(0)
+    first = CountColumn.RATIO_FIRST
+    counts = np.bincount(np.searchsorted(RATIO_BOUNDS, rng.gumbel(0.7, 0.1, 2_000)), minlength=11)
+    bound = bench.profile.points["a:input"].observed_bound.value
+    window = bench.traffic.unit_window(0, [bench.normal(10)], [bound])
+    window.counts[0, first : first + 11] = counts
+    bench.store.ingest(bench.meta, [window], batch=1)
+    found = bench.assess().points[0].return_level
+    assert found.units == 2_000
+    assert found.low <= found.level <= found.high
+    assert found.threshold in {bound * ratio for ratio in RATIO_BOUNDS}

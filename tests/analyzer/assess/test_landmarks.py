@@ -21,6 +21,7 @@ HARD = Retention(
     days=timedelta(days=999),
 )  # fmt: skip
 RENEWABLE = "changes_ns"
+COMPARED = slice(RequestColumn.COMPARED, RequestColumn.DISTANCE_PPB + 1)
 
 
 @pytest.fixture
@@ -46,6 +47,8 @@ def served(bench, monkeypatch):
         scale = 1.6 if 60 <= number < 75 else 1.0
         values = [bench.normal(8) * (scale if name == "a:input" else 1.0) for name in POINTS]
         window = bench.traffic.unit_window(0, values, bounds)
+        wrong = 6 if 60 <= number < 75 else 0
+        window.requests[COMPARED] = (8, 8, 8 - wrong, 10**7, 10**6)
         covered = int(window.requests[RequestColumn.UNITS_COVERED])
         night = int(rng.integers(0, covered + 1))
         fields = {name: getattr(window, name) for name in window.__slots__}
@@ -79,6 +82,8 @@ def test_an_assessment_is_the_same_after_folding(served):
     looks = served.store.history("net", served.profile.digest).end_ns.size
     assert {point["name"] for point in before["points"] if point["alarm"]} == {"a:input"}
     assert any(level["breach"] for level in before["service_levels"])
+    assert before["harm"]["breach"]
+    assert before["seasons"]["worst_hour"]
     report = served.store.retain(HARD, landmarks, now_ns=served.now_ns)
     assert report.folded > 200, "windows, minutes and hours have moved"
     assert served.store.history("net", served.profile.digest).end_ns.size < looks / 3

@@ -14,6 +14,7 @@ from calidrift_analyzer.demo._result import (
     SegmentAccuracies,
     SqnrChange,
 )
+from calidrift_analyzer.records import Verdict
 
 RESULT = DemoResult(
     seed=3,
@@ -28,6 +29,9 @@ RESULT = DemoResult(
     segments={"noisy": SegmentAccuracies(0.95, 0.65, 0.949)},
     request_coverage_before=0.25,
     request_coverage_after=0.99,
+    reference_units=331,
+    alarm_in_burn_in=False,
+    verdict_after=Verdict.NOT_DRIFTED,
     alarm_before_shift=False,
     requests_until_alarm=300,
     observed_until_alarm=14,
@@ -40,6 +44,7 @@ RESULT = DemoResult(
     estimators={"sketch-mse": EstimatorScore(0.96, 40.06), "samples-kl": EstimatorScore(0.8, None)},
     promoted_candidate="sketch-mse",
     promoted_version="000001-abc",
+    learned_version="000002-def",
     size_ratio=3.97,
     int8_kernels_planned=10,
     int8_kernels_found=10,

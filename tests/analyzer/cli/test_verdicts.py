@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from calidrift_agent._profile import CalibrationProfile, ClipBound
-from calidrift_agent._state import Window
-from calidrift_agent._vocabulary import CountColumn, RequestColumn
+from calidrift_agent._profile import CalibrationProfile, ClipBound, ReferenceOrigin
+from calidrift_agent._state import SegmentCount, Window
+from calidrift_agent._vocabulary import CountColumn, ReferenceSource, RequestColumn
 from calidrift_analyzer.cli import _output, _status
 from calidrift_analyzer.records import Verdict
 from calidrift_analyzer.store import Store
@@ -23,6 +23,7 @@ SECOND = 1_000_000_000
 EPOCH = 1_800_000_000 * SECOND
 LONG = "features.layer3.1.downsample.conv2:input"
 POINTS = ("fc:input", LONG)
+COMPARED = slice(RequestColumn.COMPARED, RequestColumn.DISTANCE_PPB + 1)
 
 
 @dataclass
@@ -42,17 +43,36 @@ class Scene:
         points = {name: replace(one, **changes) for name, one in self.profile.points.items()}
         self.profile = replace(self.profile, points=points)
 
-    def serve(self, *scales: tuple[float, float], units=10, change=None, keep=True):
+    def serve(self, *scales: tuple[float, float], units=10, change=None, keep=True, step=SECOND):
         """One window for each pair of scales; `change(window)` may edit each of them."""
+        windows = []
+        for number, pair in enumerate(scales):
+            values = [ramp([scale] * units) for scale in pair]
+            bounds = [1.0, 1.0] if self.profile else [None, None]
+            start_ns = EPOCH + number * (step - SECOND)
+            window = self.traffic.unit_window(number, values, bounds, start_ns=start_ns, seen=1000)
+            if change is not None:
+                change(window)
+            windows.append(window)
+        self.record(windows, keep=keep)
+
+    def serve_segments(self, windows: int, night: list[float], day: int, change=None):
+        """Windows of so many calm units by day, and these by night at the second point."""
+        made = []
+        for number in range(windows):
+            scales = [0.9] * day + night
+            values = [ramp([0.9] * len(scales)), ramp(scales)]
+            window = self.traffic.unit_window(number, values, [1.0, 1.0], seen=1000)
+            if change is not None:
+                change(window)
+            inside = sum(scale <= 1.0 for scale in night)
+            segments = (SegmentCount("day", day, day), SegmentCount("night", len(night), inside))
+            made.append(replace(window, segments=segments))
+        self.record(made)
+
+    def record(self, windows: list[Window], *, keep=True):
         with Store.open(self.shop.root / "x.duckdb") as store:
             digest = self.profile.digest if self.profile else ""
-            windows = []
-            for number, pair in enumerate(scales):
-                values = [ramp([scale] * units) for scale in pair]
-                bounds = [1.0, 1.0] if self.profile else [None, None]
-                windows.append(self.traffic.unit_window(number, values, bounds, seen=1000))
-                if change is not None:
-                    change(windows[-1])
             meta = self.traffic.meta(points=POINTS, profile=digest)
             store.ingest(meta, windows, batch=store.next_batch())
             if self.profile and keep:
@@ -155,6 +175,28 @@ def harm_without_reference(scene):
     scene.serve((1.0, 100.0))
 
 
+def provisional(scene):
+    """As a promotion leaves a profile: bounds of samples that were selected."""
+    scene.calibrate(512)
+    origin = ReferenceOrigin(source=ReferenceSource.PROVISIONAL)
+    scene.profile = replace(scene.profile, reference=origin)
+
+
+def burn_in(scene):
+    provisional(scene)
+    scene.serve((0.9, 0.9), (0.9, 0.9))
+
+
+def burn_in_over(scene):
+    provisional(scene)
+    scene.serve((0.9, 0.9), (0.9, 0.9), units=300)
+
+
+def burn_in_drift(scene):
+    provisional(scene)
+    scene.serve((0.9, 0.9), (1.0, 4.0), (1.0, 4.0))
+
+
 def blind(scene):
     def silence(window: Window):
         window.counts[1] = 0
@@ -213,6 +255,63 @@ def not_finite_alarm(scene):
     scene.serve((1.0, 4.0), change=spoil)
 
 
+def one_segment(scene):
+    """A tenth of the traffic drifts, the rest stays as it was."""
+    scene.calibrate(512)
+    scene.serve_segments(12, [4.0] * 5, day=45)
+
+
+def one_small_segment(scene):
+    """So few that no point alarms, and more of that segment than is tolerated."""
+    scene.calibrate(512)
+    scene.serve_segments(4, [0.9, 0.9, 4.0], day=196)
+
+
+def answers(wrong: int, of=50):
+    """Compares the served answers of each window with FP32: so many of them differ."""
+
+    def compare(window: Window):
+        window.requests[COMPARED] = (of, of, of - wrong, of * 10_000_000, 0)
+
+    return compare
+
+
+def harm_measured(scene):
+    """Predicted harmless, measured harmful: what was measured decides."""
+    bound = ClipBound.of_quantizer(8.0 / 255, 128, 0, 255, "uint8")
+    scene.calibrate(512, clip_bound=bound)
+    scene.serve((1.0, 1.5), (1.0, 1.5), change=answers(15))
+
+
+def harm_predicted_only(scene):
+    """Predicted harmful, while nearly every answer is that of FP32: both are told."""
+    scene.calibrate(512)
+    scene.serve((1.0, 1.0), *[(1.0, 4.0)] * 6, change=answers(0))
+
+
+def harm_without_drift(scene):
+    """Traffic stays inside the ranges, yet answers differ: quantization itself costs too much."""
+    scene.calibrate(512)
+    scene.serve((0.9, 0.9), (0.9, 0.9), change=answers(15))
+
+
+def noise_measured(scene):
+    """Outputs without classes: the noise in them is what is measured."""
+
+    def compare(window: Window):
+        window.requests[COMPARED] = (50, 0, 0, 20 * 10**9, 0)
+
+    scene.calibrate(512)
+    scene.serve((1.0, 1.0), (1.0, 4.0), change=compare)
+
+
+def worst_hour(scene):
+    """Two days by the hour, and every night at four something leaves the ranges."""
+    scene.calibrate(512)
+    hours = [(0.9, 1.5 if hour % 24 == 20 else 0.9) for hour in range(48)]
+    scene.serve(*hours, units=40, step=3600 * SECOND)
+
+
 def no_data(scene):
     pass
 
@@ -232,12 +331,22 @@ SCENES: dict[str, Callable[[Scene], None]] = {
         not_collected,
         ranges_only,
         harm_without_reference,
+        burn_in,
+        burn_in_over,
+        burn_in_drift,
         blind,
         unread,
         unread_without_reference,
         agent_in_trouble,
         not_finite,
         not_finite_alarm,
+        one_segment,
+        one_small_segment,
+        harm_measured,
+        harm_predicted_only,
+        harm_without_drift,
+        noise_measured,
+        worst_hour,
         no_data,
     )
 }
@@ -273,8 +382,62 @@ def test_every_column_stands_in_a_wide_table(scene):
     harmful(scene)
     said = scene.said()
     assert LONG in said.split("\n- ")[0]
-    for heading in ("95 % interval", "SQNR dB", "clipped (measured)"):
+    for heading in ("evidence", "95 % interval", "SQNR dB", "clipped (measured)", "over-range"):
         assert heading in said
+
+
+def test_long_figures_are_for_those_who_ask(scene, monkeypatch):
+    """A narrow terminal gets what is needed at night, `--wide` everything; both label it."""
+    one_segment(scene)
+    wide = scene.said()
+    assert "** explanation: no alarm is made of them" in wide
+    assert "maxima are of sampled requests" in wide
+    assert "alarm where evidence reaches" in wide
+    assert "at all looks" in wide
+    monkeypatch.setattr(_output, "_WIDTH_OF_A_FILE", 80)
+    narrow = scene.said()
+    for figure in ("evidence reaches", "at all looks", "explanation", "request coverage"):
+        assert figure not in narrow
+    status, asked, _ = scene.shop.run("status", "net", "--wide")
+    assert status == 0
+    assert "alarm where evidence reaches" in asked
+
+
+@pytest.mark.parametrize(("points", "listed"), [(11, 11), (12, 10)])
+def test_a_long_table_is_cut_where_it_is_calm(shop, traffic, monkeypatch, points, listed):
+    names = tuple(f"layer{number}:input" for number in range(points))
+    shop.configure('[analyzer]\nstate_dirs = []\ndatabase = "x.duckdb"\n[models.net]\n' + CONTRACT)
+    profile = traffic.profile({name: ramp([1.0] * 512) for name in names})
+    window = traffic.unit_window(0, [ramp([0.9] * 10) for _ in names], [1.0] * points, seen=100)
+    with Store.open(shop.root / "x.duckdb") as store:
+        meta = traffic.meta(points=names, profile=profile.digest)
+        store.ingest(meta, [window], batch=store.next_batch())
+        store.put_profile(profile)
+    monkeypatch.setattr(_output, "_WIDTH_OF_A_FILE", 80)
+    _, out, _ = shop.run("status", "net")
+    assert sum(name in out.split("\n- ")[0] for name in names) == listed
+    left = points - listed
+    assert (f"and {left} points more: --wide, or --json" in out) is (left > 0)
+    _, out, _ = shop.run("status", "net", "--wide")
+    assert all(name in out for name in names)
+
+
+def test_figures_of_harm_and_seasons_for_machines(scene):
+    worst_hour(scene)
+    model = scene.model()
+    assert model["seasons"]["worst_hour"] == {"slot": 4, "units": 80, "outside": 80}
+    assert len(model["seasons"]["hours"]) == 24
+    assert model["seasons"]["weekdays"] == []
+    assert model["harm"] is None
+    assert model["points"][0]["explanatory"]["w1_octaves"] > 0
+
+
+def test_measured_harm_for_machines(scene):
+    harm_measured(scene)
+    harm = scene.model()["harm"]
+    assert (harm["loss"], harm["units"], harm["total"]) == ("disagreement", 100, 30.0)
+    assert harm["mean"]["low"] < 0.3 < harm["mean"]["high"]
+    assert harm["breach"]["units"] == 50
 
 
 def test_suspicion_for_machines(scene):

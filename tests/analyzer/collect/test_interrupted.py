@@ -1,17 +1,18 @@
 """A collect run that dies anywhere is made up for by the next one."""
 
 import shutil
-import signal
 import subprocess
 import sys
 import textwrap
 
 import pytest
 
+from calidrift_agent._state import NO_WINDOW
 from calidrift_analyzer.collect import collect
 from calidrift_analyzer.errors import StoreError
-from calidrift_analyzer.store import Store, _store, _writing
+from calidrift_analyzer.store import Store
 from calidrift_analyzer.store._connection import Connection
+from calidrift_analyzer.store._writing import Writer
 
 
 @pytest.fixture
@@ -78,8 +79,13 @@ def test_doubling_would_be_seen(house, desk, monkeypatch):
     """The comparison above can fail: with the key ignored, a second run doubles."""
     late, dead, _ = house
     desk.run()
-    for module in (_store, _writing):
-        monkeypatch.setattr(module, "last_number", lambda connection, process_id: -1)
+    find = Writer._find
+
+    def careless(self, meta):
+        found = find(self, meta)
+        return found and (found[0], NO_WINDOW)
+
+    monkeypatch.setattr(Writer, "_find", careless)
     with pytest.raises(StoreError, match=r"(?i)duplicate|constraint"):
         desk.run()
     monkeypatch.undo()
@@ -90,10 +96,9 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from calidrift_analyzer.collect import collect
-from calidrift_analyzer.store import Store, _store, _writing
+from calidrift_analyzer.store import Store
 from calidrift_analyzer.store._connection import Connection
 
-left = int(sys.argv[3])
 
 def counted(original):
     def call(*arguments):
@@ -105,23 +110,42 @@ def counted(original):
         return found
     return call
 
-store = Store.open(Path(sys.argv[2]))
+
 Connection.rows = counted(Connection.rows)
 Connection.insert = counted(Connection.insert)
-collect([Path(sys.argv[1])], store)
-store.close()
+folder, databases = map(Path, sys.argv[1:])
+step = 1
+while True:
+    child = os.fork()
+    if child == 0:
+        left = step
+        with Store.open(databases / f"{step}.duckdb") as store:
+            collect([folder], store)
+        os._exit(0)
+    status = os.waitpid(child, 0)[1]
+    if not os.WIFSIGNALED(status):
+        sys.exit(status)
+    step += 3
 """
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("step", [2, 7, 11, 13, 15, 17, 21, 25, 29])
-def test_a_kill_between_two_steps_loses_and_doubles_nothing(folder, database, house, desk, step):
+def test_a_kill_between_two_steps_loses_and_doubles_nothing(
+    folder, tmp_path, house, desk, unmeasured
+):
     late, dead, _ = house
+    databases = tmp_path / "databases"
+    databases.mkdir()
     ended = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(KILLED), str(folder), str(database), str(step)],
+        [sys.executable, "-c", textwrap.dedent(KILLED), str(folder), str(databases)],
         capture_output=True,
         timeout=300,
+        env=unmeasured(),
     )
-    assert ended.returncode == -signal.SIGKILL, ended.stderr
-    desk.run()
-    desk.assert_complete(late, dead)
+    assert ended.returncode == 0, ended.stderr
+    killed = sorted(databases.glob("*.duckdb"))
+    assert len(killed) > 6
+    for database in killed:
+        desk.database = database
+        desk.run()
+        desk.assert_complete(late, dead)

@@ -258,7 +258,7 @@ def test_a_misspelt_variable_is_logged(file, caplog):
         ("[analyzer]\ndatabse = 'x'", "unknown key 'databse' in [analyzer]; did you mean 'databa"),
         ("[analyzer]\nqqq = 'x'", "unknown key 'qqq' in [analyzer]; allowed are: database, state"),
         ("[analyser]\n", "unknown table [analyser]; did you mean 'analyzer'?"),
-        ("[zzz]\n", "unknown table [zzz]; allowed are: analyzer, models"),
+        ("[zzz]\n", "unknown table [zzz]; allowed are: analyzer, service, grafana, models"),
         ("database = 'x'", "unknown key 'database' at the top; it belongs below [analyzer]"),
         ("alpha = 0.1", "unknown key 'alpha' at the top; it belongs below [models.NAME]"),
         (

@@ -43,6 +43,8 @@ def test_a_short_demo_takes_every_step(tmp_path, monkeypatch):
         calm_requests=200,
         shifted_requests=1_000,
         repaired_requests=200,
+        watched_requests=60,
+        reference_units=64,
         sample_rate=0.5,
     )
 
@@ -57,6 +59,8 @@ def test_a_short_demo_takes_every_step(tmp_path, monkeypatch):
     assert result.stale_int8_accuracy < result.recalibrated_int8_accuracy
     assert result.request_coverage_before < result.request_coverage_after
     assert not result.alarm_before_shift
+    assert 64 <= result.reference_units <= 130
+    assert result.verdict_after != "learning"
     assert 0 < result.observed_until_alarm <= 50
     assert sum(result.selected_by.values()) == result.selected_samples > 0
     kept = json.loads((tmp_path / "demo" / "result.json").read_text(encoding="utf-8"))

@@ -13,7 +13,7 @@ import torch
 from calidrift_agent._points import QuantizedGraph, fingerprint_of
 from calidrift_agent._profile import CalibrationProfile
 from calidrift_agent._sketch import MagnitudeSketch
-from calidrift_agent._vocabulary import CountColumn, Instrument
+from calidrift_agent._vocabulary import CountColumn, Instrument, ReferenceSource
 from calidrift_analyzer.backend import load_graph
 from calidrift_analyzer.errors import ConfigurationError, ContractError, NoDataError
 from calidrift_analyzer.ranges import Estimator, estimate_range
@@ -52,6 +52,12 @@ def test_there_is_one_candidate_per_source_and_estimator(tiny_candidates):
 
 
 @pytest.mark.slow
+def test_bounds_of_candidates_are_no_random_units(tiny_candidates):
+    for candidate in tiny_candidates:
+        profile = CalibrationProfile.load(candidate.path / "profile.json")
+        assert profile.reference.source is ReferenceSource.PROVISIONAL
+
+
 def test_the_profile_belongs_to_the_graph_on_disk(tiny_candidates):
     for candidate in tiny_candidates:
         graph = load_graph(candidate.path / "model.pt2")

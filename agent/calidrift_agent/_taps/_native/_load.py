@@ -12,7 +12,7 @@ from calidrift_agent._sketch import CELLS, packed_table
 from calidrift_agent._taps._stride import LEAST, SAMPLE_LIMIT, SHARE, WHOLE_LIMIT
 from calidrift_agent._vocabulary import COUNT_COLUMNS, VALUE_COLUMNS, CountColumn, ValueColumn
 
-PROTOCOL: Final = 1
+PROTOCOL: Final = 2
 """What this version of the package expects of the built file; another one is left alone."""
 _COLUMNS: Final = (
     COUNT_COLUMNS,
@@ -27,11 +27,14 @@ _COLUMNS: Final = (
     CountColumn.UNITS,
     CountColumn.EXCEEDANCES,
     CountColumn.RATIO_FIRST,
+    CountColumn.UNITS_MEASURED,
+    CountColumn.UNITS_NOT_FINITE,
     ValueColumn.LOWEST,
     ValueColumn.HIGHEST,
     ValueColumn.CLIPPED_ENERGY,
     ValueColumn.ENERGY,
     ValueColumn.RATIO_SUM,
+    ValueColumn.UNIT_HIGHEST,
 )
 """In the order of `Columns` in `strip.h`."""
 

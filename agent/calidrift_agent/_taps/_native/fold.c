@@ -143,7 +143,16 @@ int strip_add_unit(const Window *window, const int64_t *points, const double *ab
     int known = 0, covered = 1;
     for (int64_t i = 0; i < count; i++) {
         double bound = observed[points[i]], most = absmax[i];
-        if (!isfinite(bound) || isnan(most))
+        if (isnan(most))
+            continue;
+        int64_t *row = window->counts + points[i] * at->counts;
+        double *value = window->values + points[i] * at->values;
+        row[at->units_measured]++;
+        if (isinf(most))
+            row[at->units_not_finite]++;
+        else if (most > value[at->unit_highest])
+            value[at->unit_highest] = most;
+        if (!isfinite(bound))
             continue;
         known = 1;
         int exceeds = most > bound;
@@ -152,12 +161,11 @@ int strip_add_unit(const Window *window, const int64_t *points, const double *ab
         int64_t bucket = 0;
         while (bucket < ratios && bounds[bucket] < ratio)
             bucket++;
-        int64_t *row = window->counts + points[i] * at->counts;
         row[at->units]++;
         row[at->exceedances] += exceeds;
         row[at->ratio_first + bucket]++;
         if (isfinite(ratio))
-            window->values[points[i] * at->values + at->ratio_sum] += ratio;
+            value[at->ratio_sum] += ratio;
         covered &= !exceeds;
     }
     return known ? covered : -1;

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define PROTOCOL 1 /* what `_native/__init__.py` expects */
+#define PROTOCOL 2 /* what `_native/__init__.py` expects */
 
 Plan native_plan;
 Columns native_columns;
@@ -18,12 +18,13 @@ static PyObject *setup(PyObject *unused, PyObject *args)
     Plan given = {0};
     Py_buffer view;
     Columns at;
-    if (!PyArg_ParseTuple(args, "OO(LLLLL)(LLLLLLLLLLLLLLLLL)", &tensor, &table,
+    if (!PyArg_ParseTuple(args, "OO(LLLLL)(LLLLLLLLLLLLLLLLLLLL)", &tensor, &table,
                           &given.sample_limit, &given.least, &given.share, &given.whole_limit,
                           &given.cells, &at.counts, &at.values, &at.rows, &at.elements, &at.nan,
                           &at.inf, &at.clip_elements, &at.clip_low, &at.clip_high, &at.units,
-                          &at.exceedances, &at.ratio_first, &at.lowest, &at.highest,
-                          &at.clipped_energy, &at.energy, &at.ratio_sum))
+                          &at.exceedances, &at.ratio_first, &at.units_measured,
+                          &at.units_not_finite, &at.lowest, &at.highest, &at.clipped_energy,
+                          &at.energy, &at.ratio_sum, &at.unit_highest))
         return NULL;
     PyObject *capsule = PyObject_GetAttrString(tensor, "__dlpack_c_exchange_api__");
     if (capsule == NULL)

@@ -80,8 +80,8 @@ void strip_fold(const Strip *strip, const Plan *plan, int64_t *cells);
 typedef struct {
     int64_t counts, values; /* columns of either kind */
     int64_t rows, elements, nan, inf, clip_elements, clip_low, clip_high;
-    int64_t units, exceedances, ratio_first;
-    int64_t lowest, highest, clipped_energy, energy, ratio_sum;
+    int64_t units, exceedances, ratio_first, units_measured, units_not_finite;
+    int64_t lowest, highest, clipped_energy, energy, ratio_sum, unit_highest;
 } Columns;
 
 /* The arrays of a window: int64 (P, columns->counts) and double (P, columns->values). */
@@ -99,8 +99,8 @@ int64_t strip_add_ranges(const Strip *strip, const Window *window, int64_t *poin
 /* Adds what the clip ranges cut off, and the energy they saw; after `strip_weigh`. */
 void strip_add_clips(const Strip *strip, const Window *window);
 
-/* Adds a unit of inference: its largest magnitudes at `count` points against their bounds, in
- * buckets of `bounds` ratios. Returns -1 where no bound is known, else whether it was covered. */
+/* Adds a unit of inference: its largest magnitudes at `count` points, and these against their
+ * bounds, in buckets of `bounds` ratios. Returns -1 where no bound is known, else whether it was covered. */
 int strip_add_unit(const Window *window, const int64_t *points, const double *absmax,
                    int64_t count, const double *observed, const double *bounds, int64_t ratios);
 

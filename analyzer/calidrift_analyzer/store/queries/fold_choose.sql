@@ -1,6 +1,7 @@
 -- Which records move, and into which rollup: one per process, span of time and part between moments
 -- that somebody sums from. Aligned windows end on the last moment of a span. The life of a process
--- (tier 4) takes in the one that is there already.
+-- (tier 4) takes in the one that is there already, unless that reaches further: what another archive
+-- still had of a hole in the numbers gets a row of its own.
 CREATE OR REPLACE TEMP TABLE moving AS
 WITH chosen AS (
     SELECT
@@ -23,6 +24,6 @@ SELECT
     process_id,
     tier,
     number,
-    MAX(number) OVER (PARTITION BY process_id, bucket, part) AS target
+    MAX(number) FILTER (tier = $source) OVER (PARTITION BY process_id, bucket, part) AS target
 FROM chosen
-QUALIFY COUNT(*) FILTER (tier = $source) OVER (PARTITION BY process_id, bucket, part) > 0
+QUALIFY number <= target

@@ -1,3 +1,4 @@
-SELECT COALESCE(MAX(number), -1)
-FROM recorded
-WHERE process_id = $process_id
+SELECT GREATEST(
+    COALESCE((SELECT MAX(number) FROM windows WHERE process_id = $process_id), -1),
+    COALESCE((SELECT MAX(number) FROM rollups WHERE process_id = $process_id), -1)
+)

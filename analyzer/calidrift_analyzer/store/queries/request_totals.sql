@@ -39,3 +39,4 @@ FROM recorded AS w
 JOIN processes AS p USING (process_id)
 WHERE p.model = $model AND p.profile = $profile AND p.instrument = $instrument
     AND ($process IS NULL OR p.process = $process) AND epoch_ns(w.ended) > $since
+    AND ($through IS NULL OR w.number <= $through)

@@ -1,0 +1,343 @@
+"""A thread that keeps a serving process at the version that its registry names."""
+
+import logging
+import math
+import os
+import threading
+import time
+import weakref
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from os import PathLike
+from types import NoneType
+from typing import Any, Final, final
+
+from calidrift_agent import _environment
+from calidrift_agent._follow._kernels import count_int8_kernels, planned_int8_kernels
+from calidrift_agent._follow._metrics import FollowerCollector
+from calidrift_agent._follow._outcome import FollowOutcome
+from calidrift_agent._follow._status import FollowStatus
+from calidrift_agent._registry import Pointer, Version, VersionLayout, open_version, read_pointer
+from calidrift_agent.errors import ConfigurationError, RegistryError
+
+_log = logging.getLogger("calidrift_agent")
+_LONGEST: Final = 86_400
+_CLOSE_SECONDS: Final = 5.0
+"""How long `close` waits for a load or swap that is under way."""
+
+Load = Callable[[Version], Any]
+"""Makes what serves of a version: loads, compiles, warms up. On the follower's thread."""
+Swap = Callable[[Version, Any], object]
+"""Puts it into service between two requests. On the follower's thread."""
+Run = Callable[[Any], object]
+"""Runs what was loaded once, on inputs like those of a request."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class FollowOptions:
+    """How a registry is followed.
+
+    Attributes:
+        poll_seconds: How often the pointer is read; above 0. It is a file of 150 bytes.
+        retry_seconds: When a version that could not be loaded or read is tried again. One whose
+            INT8 kernels were missing is not, until the registry names another one.
+    """
+
+    poll_seconds: float = 5.0
+    retry_seconds: float = 60.0
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work."""
+        for name in ("poll_seconds", "retry_seconds"):
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or not 0 < value <= _LONGEST:
+                raise ConfigurationError(
+                    f"{name} must be a number of seconds above 0 and at most {_LONGEST} (a day), "
+                    f"got {value!r}"
+                )
+
+
+def follow(
+    registry: str | PathLike[str],
+    model: str,
+    *,
+    load: Load,
+    swap: Swap,
+    run: Run | None = None,
+    serving: Version | None = None,
+    options: FollowOptions | None = None,
+) -> "Follower":
+    """Bring versions that are promoted, or rolled back to, into this process.
+
+    A thread reads the registry's pointer. Where it names another version, every file is verified,
+    `load` makes what serves, `run` runs it once while its INT8 kernels are counted, and `swap`
+    puts it into service. Whatever fails leaves the old version in service, is logged once,
+    counted, and shown by `Follower.status` and in the metrics.
+
+    Call it where the model serves: in the worker. A child that is forked later does not follow,
+    and its status says so.
+
+    Args:
+        registry: The registry's folder.
+        model: Name of the model in it.
+        load: Makes what serves of a version. It runs beside requests and may take minutes.
+        swap: Puts what `load` returned into service; called with the version and it.
+        run: Runs what `load` returned once. Where given, the INT8 kernels of that run must be at
+            least those that the version was validated with. Leave it out for models that have no
+            INT8 kernels of oneDNN.
+        serving: What the process serves already, from `open_version`; None where nothing, then
+            the version that the registry names is loaded at once.
+        options: How; the defaults where not given.
+
+    Returns:
+        The follower. Close it when the service ends.
+
+    Raises:
+        ConfigurationError: A name, an option or a callable cannot be used.
+
+    Cost: one small read per `poll_seconds`; with a new version, one sha256 over its files.
+    """
+    calls: tuple[tuple[str, object], ...] = (("load", load), ("swap", swap), ("run", run))
+    for name, given in calls:
+        if not callable(given) and not (name == "run" and given is None):
+            raise ConfigurationError(f"{name} must be callable, got {given!r}")
+    kinds: tuple[tuple[str, object, tuple[type, ...], str], ...] = (
+        ("registry", registry, (str, PathLike), "the path of a folder"),
+        ("model", model, (str,), "the name of a model"),
+        ("serving", serving, (Version, NoneType), "what open_version returned, or None"),
+        ("options", options, (FollowOptions, NoneType), "FollowOptions(...), or None"),
+    )
+    for name, given, kind, allowed in kinds:
+        if not isinstance(given, kind):
+            raise ConfigurationError(f"{name} must be {allowed}, got {given!r}")
+    layout = VersionLayout(registry, model)
+    follower = Follower(layout, load, swap, run, serving, options or FollowOptions())
+    follower._start()
+    return follower
+
+
+@final
+class Follower:
+    """Follows one model of a registry; made by `follow`."""
+
+    def __init__(
+        self,
+        layout: VersionLayout,
+        load: Load,
+        swap: Swap,
+        run: Run | None,
+        serving: Version | None,
+        options: FollowOptions,
+    ) -> None:
+        self._layout = layout
+        self._load, self._swap, self._run = load, swap, run
+        self._options = options
+        self._serving = None if serving is None else serving.id
+        self._wanted = self._serving
+        self._problem: str | None = None
+        self._attempts: Counter[FollowOutcome] = Counter()
+        self._failed: _Failed | None = None
+        self._ended = _environment.read().disabled
+        self._begin()
+
+    def __enter__(self) -> "Follower":
+        return self
+
+    def __exit__(self, *details: object) -> None:
+        self.close()
+
+    @property
+    def status(self) -> FollowStatus:
+        """Where it stands; any thread may ask."""
+        thread = self._thread
+        with self._lock:
+            return FollowStatus(
+                model=self._layout.model,
+                active=not self._ended and thread is not None and thread.is_alive(),
+                serving=self._serving,
+                wanted=self._wanted,
+                problem=self._problem,
+                attempts=dict(self._attempts),
+            )
+
+    def collector(self) -> FollowerCollector:
+        """Make a Prometheus collector: the version that serves, and what attempts came to."""
+        return FollowerCollector(lambda: self.status)
+
+    def poll(self) -> FollowStatus:
+        """Look at the registry now, on this thread; what the follower's own thread does.
+
+        Returns:
+            Where it stands afterwards.
+        """
+        with self._working:
+            if not self._ended:
+                self._look()
+        return self.status
+
+    def close(self) -> None:
+        """Stop following; what serves goes on serving. A second call does nothing."""
+        self._ended = True
+        self._wake.set()
+        # A swap that has begun ends before this returns; none begins behind it.
+        if self._swapping.acquire(timeout=_CLOSE_SECONDS):
+            self._swapping.release()
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(_CLOSE_SECONDS)
+
+    def _begin(self) -> None:
+        self._lock = threading.Lock()  # of the figures: held for moments
+        self._working = threading.Lock()  # of an attempt: one at a time
+        self._swapping = threading.RLock()  # of a swap, which may close its own follower
+        self._wake = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def _start(self) -> None:
+        if self._ended:
+            return
+        _register(self)
+        self._thread = threading.Thread(
+            target=_keep_polling,
+            args=(weakref.ref(self), self._wake, self._options.poll_seconds),
+            name="calidrift-follow",
+            daemon=True,
+        )
+        self._thread.start()
+
+    def _after_fork(self) -> None:
+        """Stand still in a child: the thread stayed behind, and locks may be held by it.
+
+        Nothing is started here: other libraries hold their locks at this moment.
+        """
+        self._begin()
+        self._ended = True
+        self._problem = "this process was forked after follow(...): call it in the worker"
+
+    def _look(self) -> None:
+        try:
+            pointer = read_pointer(self._layout)
+        except RegistryError as error:
+            # Perhaps it is being restored: what it named before is still what is wanted.
+            self._tell(FollowOutcome.DAMAGED, str(error))
+            return
+        with self._lock:
+            self._wanted = None if pointer is None else pointer.version
+            if pointer is None or pointer.version == self._serving:
+                self._problem = None
+                return
+            failed = self._failed
+        if failed is None or failed.pointer != pointer or time.monotonic() >= failed.not_before:
+            self._attempt(pointer)
+        else:
+            with self._lock:
+                self._problem = failed.problem
+
+    def _attempt(self, pointer: Pointer) -> None:
+        try:
+            version = open_version(self._layout.root.parent, self._layout.model, pointer.version)
+        except RegistryError as error:
+            self._fail(FollowOutcome.DAMAGED, str(error), pointer)
+            return
+        try:
+            loaded = self._load(version)
+            missing = self._missing_kernels(version, loaded)
+        except (Exception, SystemExit) as error:
+            said = f"{version.id} cannot be loaded: {error!r}"
+            self._fail(FollowOutcome.LOAD_FAILED, said, pointer)
+            return
+        if missing is not None:
+            self._fail(FollowOutcome.KERNELS_MISSING, missing, pointer)
+            return
+        try:
+            with self._swapping:
+                if self._ended:
+                    return  # closed while it was loaded: nothing changes any more
+                self._swap(version, loaded)
+        except (Exception, SystemExit) as error:
+            said = f"{version.id} could not be put into service: {error!r}"
+            self._fail(FollowOutcome.SWAP_FAILED, said, pointer)
+            return
+        with self._lock:
+            self._serving, self._problem, self._failed = version.id, None, None
+            self._attempts[FollowOutcome.SERVED] += 1
+        _log.info("calidrift: %s serves version %s", self._layout.model, version.id)
+
+    def _missing_kernels(self, version: Version, loaded: Any) -> str | None:
+        if self._run is None:
+            return None
+        run, planned = self._run, planned_int8_kernels(version)
+        if planned is None:
+            run(loaded)
+            return None
+        found = count_int8_kernels(lambda: run(loaded))
+        if found >= planned:
+            return None
+        return (
+            f"{version.id} runs {found} of {planned} validated INT8 kernels here, so it would "
+            "serve in float; it is not served: look at the compiler and the CPU of this machine, "
+            "or roll back"
+        )
+
+    def _fail(self, outcome: FollowOutcome, problem: str, pointer: Pointer) -> None:
+        again = time.monotonic() + self._options.retry_seconds
+        if outcome is FollowOutcome.KERNELS_MISSING:
+            again = math.inf
+        with self._lock:
+            self._attempts[outcome] += 1
+            self._failed = _Failed(pointer, problem, again)
+        self._tell(None, problem)
+
+    def _tell(self, outcome: FollowOutcome | None, problem: str) -> None:
+        """Show a problem; count and log it where it is a new one."""
+        with self._lock:
+            known, self._problem = self._problem == problem, problem
+            if outcome is not None and not known:
+                self._attempts[outcome] += 1
+        if not known:
+            _log.warning("calidrift: %s keeps %s: %s", self._layout.model, self._serving, problem)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class _Failed:
+    """A version that could not be served, and when it is tried again."""
+
+    pointer: Pointer
+    problem: str
+    not_before: float
+
+
+def _keep_polling(
+    found: "weakref.ref[Follower]", wake: threading.Event, poll_seconds: float
+) -> None:
+    """Poll until the follower is closed or forgotten."""
+    while not wake.is_set():
+        follower = found()
+        if follower is None:
+            return
+        try:
+            follower.poll()
+        except Exception:
+            _log.exception("calidrift: following a registry failed")
+        del follower
+        wake.wait(poll_seconds)
+
+
+_followers: "weakref.WeakSet[Follower]" = weakref.WeakSet()
+_hooked = False
+
+
+def _register(follower: Follower) -> None:
+    global _hooked
+    if not _hooked:
+        _hooked = True
+        os.register_at_fork(after_in_child=_after_fork)
+    _followers.add(follower)
+
+
+def _after_fork() -> None:
+    for follower in list(_followers):
+        follower._after_fork()

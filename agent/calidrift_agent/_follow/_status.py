@@ -1,0 +1,29 @@
+"""Where a follower stands."""
+
+from dataclasses import dataclass, field
+from typing import final
+
+from calidrift_agent._follow._outcome import FollowOutcome
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class FollowStatus:
+    """Where a follower stands.
+
+    Attributes:
+        model: Name of the model.
+        active: Whether it follows; not where the agent is switched off or after `close`.
+        serving: The version that serves; None before the first one.
+        wanted: The version that the registry names; None where nothing was promoted, or where
+            the pointer could not be read yet.
+        problem: Why `wanted` does not serve, in words; None where it does.
+        attempts: How often which outcome was had.
+    """
+
+    model: str
+    active: bool
+    serving: str | None
+    wanted: str | None
+    problem: str | None
+    attempts: dict[FollowOutcome, int] = field(default_factory=dict)

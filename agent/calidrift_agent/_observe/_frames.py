@@ -1,0 +1,126 @@
+"""Calls that come out of code which `torch.compile` is responsible for.
+
+While compiled code runs, torch looks at each frame of Python that its thread enters, and compiles
+it. The host's frames must be seen by it exactly as without a watch, and the agent's not at all:
+otherwise they would be compiled with the host's, or the host's compiled once more. So the frame of
+the gate is marked to be passed over, and while the agent works nothing is looked at.
+
+What is used of torch here is private: where a version of it lacks a part, calls that come from
+compiled code are passed on unseen, as `Gate` does while code is being traced.
+"""
+
+import threading
+from collections.abc import Callable, Mapping
+from types import FunctionType
+from typing import Any, Final, TypeVar, final
+
+import torch
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+_FRAMES: Final[Any] = getattr(getattr(torch._C, "_dynamo", None), "eval_frame", None)
+_PARTS: Final = (
+    "set_eval_frame",
+    "get_eval_frame_callback",
+    "set_code_exec_strategy",
+    "_FrameExecStrategy",
+    "_FrameAction",
+)
+SEES_COMPILED_CALLS: Final = all(hasattr(_FRAMES, name) for name in _PARTS)
+"""Whether calls from compiled code can be told from others."""
+
+
+def _nothing(_: object = None) -> None:
+    return None
+
+
+compiler_of_frames: Final[Callable[[], Any]] = (
+    _FRAMES.get_eval_frame_callback if SEES_COMPILED_CALLS else _nothing
+)
+"""Returns what compiles the frames that this thread enters; None for nothing. 40 ns."""
+_set_compiler: Final[Callable[[Any], Any]] = (
+    _FRAMES.set_eval_frame if SEES_COMPILED_CALLS else _nothing
+)
+
+
+def not_compiled(function: _Function) -> _Function:
+    """Mark a function whose own frame torch passes over; those that it calls are looked at."""
+    if SEES_COMPILED_CALLS and isinstance(function, FunctionType):
+        actions = _FRAMES._FrameAction
+        strategy = _FRAMES._FrameExecStrategy(actions.SKIP, actions.DEFAULT)
+        _FRAMES.set_code_exec_strategy(function.__code__, strategy)
+    return function
+
+
+def never_compiled(*functions: Callable[..., Any]) -> None:
+    """Mark functions that torch compiles neither for themselves nor in what they call."""
+    if SEES_COMPILED_CALLS:
+        skip = _FRAMES._FrameAction.SKIP
+        for function in functions:
+            code = getattr(function, "__code__", None)
+            if code is not None:
+                _FRAMES.set_code_exec_strategy(code, _FRAMES._FrameExecStrategy(skip, skip))
+
+
+@final
+class _Paused(threading.local):
+    """What compiles the frames of this thread's host, while the agent is at work."""
+
+    compiler: Any = None
+
+
+_paused: Final = _Paused()
+
+
+@not_compiled
+def apart(work: Callable[..., Any], *args: Any) -> Any:
+    """Do the agent's work for a call that came from compiled code, without compiling any of it.
+
+    The host's own code runs within it by `as_before`.
+
+    Raises:
+        Exception: Whatever `work` raises.
+    """
+    # Nothing but functions in C may be called before the first line and after the last one.
+    compiler = _set_compiler(None)
+    outer = _paused.compiler
+    _paused.compiler = compiler
+    try:
+        return work(*args)
+    finally:
+        _paused.compiler = outer
+        _set_compiler(compiler)
+
+
+def came_from_compiled() -> bool:
+    """Whether the call that this thread is observing came from compiled code."""
+    return _paused.compiler is not None
+
+
+@not_compiled
+def as_before(
+    run: Callable[..., Any],
+    first: tuple[Any, ...],
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+) -> Any:
+    """Run the host's code as if the agent were not on the way.
+
+    Args:
+        run: The host's function.
+        first: Arguments before the others: the module of a function of its class.
+        args: Positional arguments.
+        kwargs: Keyword arguments.
+
+    Raises:
+        Exception: Whatever `run` raises.
+    """
+    compiler = _paused.compiler
+    if compiler is None:
+        return run(*first, *args, **kwargs)
+    _paused.compiler = None
+    _set_compiler(compiler)
+    try:
+        return run(*first, *args, **kwargs)
+    finally:
+        _set_compiler(None)
+        _paused.compiler = compiler

@@ -1,0 +1,65 @@
+"""The parts of a watch that observes, and what they have to say."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import final
+
+from calidrift_agent._attach import Attachment
+from calidrift_agent._observe import Gate, View
+from calidrift_agent._watch._engine import Engine
+from calidrift_agent._watch._storage import Storage
+from calidrift_agent._watch._taken_in import TAKEN_IN
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class Active:
+    """The parts of a watch that observes."""
+
+    engine: Engine
+    attachment: Attachment
+    storage: Storage
+    gate: Gate
+
+    @property
+    def view(self) -> View:
+        """How the model is observed at present."""
+        attachment = self.attachment
+        if attachment.outlook is None:
+            return View(attachment.strategy, None, attachment.discovery.skipped, attachment.notes)
+        view = attachment.outlook.view
+        return replace(
+            view,
+            skipped=MappingProxyType({**attachment.discovery.skipped, **view.skipped}),
+            notes=(*attachment.notes, *view.notes),
+        )
+
+    def skipped(self, view: View) -> Mapping[str, str]:
+        """What is not observed, the layers included that the model did not have at first."""
+        look = self.attachment.unobserved
+        try:
+            found = {} if look is None else look()
+        except Exception:  # a model that is being changed at this moment
+            found = {}
+        return MappingProxyType({**found, **view.skipped})
+
+    def notes(self) -> tuple[str, ...]:
+        """Sentences for the report."""
+        notes = list(self.view.notes)
+        if self.attachment.reference is not None:
+            notes.extend(self.attachment.reference.notes())
+        notes.extend(self.engine.books.remarks)
+        later = self.attachment.compiled_outlook
+        if later is not None:
+            notes.extend(f"of calls from compiled code, {note}" for note in later.view.notes)
+        if self.engine.taken_in.happened:
+            notes.append(TAKEN_IN)
+        if self.engine.stopped is not None:
+            notes.append(f"no longer observed: {self.engine.stopped}")
+        elif not self.gate.attached:
+            notes.append(
+                "the model's forward was replaced after watch: calls are observed only where the "
+                "new one passes them on to the old one"
+            )
+        return tuple(notes)

@@ -1,0 +1,256 @@
+"""The first sentence about a model: what, where, how bad, since when. And what to do.
+
+What was measured beside FP32 is told before what is predicted, and both are told.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final, final
+
+from calidrift_analyzer.assess._words import NEXT, moved, percent
+from calidrift_analyzer.records import (
+    Alarm,
+    HarmLoss,
+    Interval,
+    MeasuredHarm,
+    PointAssessment,
+    ServiceLevel,
+    Verdict,
+)
+
+__all__ = ["Headline"]
+
+_ERRORS: Final = (
+    "find out from the service's log why the agent fails: it did not see all that it sampled"
+)
+_DRIFTED: Final = (Verdict.DRIFTED_HARMFUL, Verdict.DRIFTED_HARMLESS)
+_CALM: Final = (Verdict.NOT_DRIFTED, Verdict.LEARNING)
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Headline:
+    """What the first sentence is made of.
+
+    Attributes:
+        verdict: Verdict about the model.
+        points: Its points, worst first.
+        alarm: The earliest alarm of a point.
+        levels: Service levels: all traffic, then segments, the worst first.
+        harm: What was measured beside FP32.
+        why_not: Why there is no reference, in words.
+        uncollected: Digest of the profile that the service uses, where it was not collected.
+        errors: Whether the agents counted errors, so that calm figures may not be the whole truth.
+    """
+
+    verdict: Verdict
+    points: tuple[PointAssessment, ...]
+    alarm: Alarm | None
+    levels: tuple[ServiceLevel, ...]
+    harm: MeasuredHarm | None
+    why_not: str
+    uncollected: str
+    errors: bool
+
+    @property
+    def sentence(self) -> str:
+        """What was found."""
+        parts = [self._drift()] if self._drifted else [*self._beside_the_points(), self._calm()]
+        blind = sum(point.verdict is Verdict.BLIND for point in self.points)
+        if blind:
+            parts.append(f"{self._of(blind)} never fired and cannot be judged")
+        suspected = [point for point in self.points if point.suspected]
+        if suspected and not self._drifted:
+            parts.append(self._suspicion(suspected))
+        without = sum(point.verdict is Verdict.NO_REFERENCE for point in self.points)
+        if without and self.verdict is not Verdict.NO_REFERENCE:
+            parts.append(f"{_points(without)} without a reference")
+        broken = sum(_not_finite(point) for point in self.points)
+        if broken:
+            parts.append(f"NaN or Inf at {self._of(broken)}")
+        return "; ".join(part for part in parts if part)
+
+    @property
+    def next_step(self) -> str:
+        """What to do: what the worst point needs, where that says more."""
+        if self.errors and self.verdict in (Verdict.NOT_DRIFTED, Verdict.NO_DATA):
+            return _ERRORS
+        if self.uncollected:
+            return (
+                f"check that profiles/{self.uncollected}.json in the state_dir of the service is "
+                "there and readable: the service writes it when it starts"
+            )
+        worst = self.points[0] if self.points else None
+        broken = any(_not_finite(point) for point in self.points)
+        if self.verdict in _CALM and not broken:
+            step = self._step_of_levels() or self._step_of_harm()
+            if step:
+                return step
+        if worst is not None and worst.verdict is self.verdict:
+            if self.verdict is Verdict.DRIFTED_HARMFUL and self.harm and _is_kept(self.harm):
+                return f"without haste, for answers still agree with FP32: {worst.next_step}"
+            return worst.next_step
+        loud = worst is not None and (worst.suspected or _not_finite(worst))
+        if worst is not None and loud:
+            return f"{worst.name}: {worst.next_step}"
+        return NEXT[self.verdict]
+
+    @property
+    def _drifted(self) -> list[PointAssessment]:
+        return [point for point in self.points if point.verdict in _DRIFTED]
+
+    @property
+    def _breached(self) -> list[ServiceLevel]:
+        return [level for level in self.levels if level.breach is not None]
+
+    def _of(self, count: int) -> str:
+        return f"{_points(count)} of {len(self.points)}"
+
+    def _calm(self) -> str:
+        if self.verdict is Verdict.NO_DATA:
+            return "nothing was observed"
+        if self.verdict is Verdict.NO_REFERENCE:
+            return f"traffic was observed, but {self.why_not}"
+        learning = sum(point.verdict is Verdict.LEARNING for point in self.points)
+        if self.verdict is Verdict.LEARNING:
+            return f"the reference is too small to judge {self._of(learning)}"
+        if self.verdict is Verdict.NOT_DRIFTED:
+            if self._breached or any(point.suspected for point in self.points):
+                return "no alarm at any point yet"
+            return "traffic stays inside the calibrated ranges as far as chance allows"
+        blind = any(point.verdict is Verdict.BLIND for point in self.points)
+        return "" if blind else "requests were sampled, but no point fired in any of them"
+
+    def _drift(self) -> str:
+        drifted = self._drifted
+        harmful = [point for point in drifted if point.verdict is Verdict.DRIFTED_HARMFUL]
+        kind = f"{len(harmful)} of them with harm" if harmful else "none of them with harm"
+        if len(drifted) == 1:
+            kind = "with harm" if harmful else "without harm"
+        if harmful and self.harm is not None and _is_kept(self.harm):
+            kind += " by prediction, but not in the answers"
+        who = _confined(self.levels) or "traffic"
+        said = f"{who} left the calibrated range at {self._of(len(drifted))}, {kind}"
+        begun = _begun(self.alarm) if self.alarm else ""
+        return "; ".join([f"{said}{begun}", *_measured(self.harm), *_predicted(harmful or drifted)])
+
+    def _suspicion(self, suspected: Sequence[PointAssessment]) -> str:
+        said = f"suspected: {self._of(len(suspected))}"
+        known = [one for one in suspected if one.sqnr_change_db is not None]
+        if not known:
+            return said
+        worst = min(known, key=lambda one: one.sqnr_change_db or 0.0)
+        return f"{said}, worst {worst.name} (predicted {moved(worst.sqnr_change_db or 0.0)})"
+
+    def _beside_the_points(self) -> list[str]:
+        """Say what is broken although no point alarms: service levels, and measured harm."""
+        said = []
+        segments = [level for level in self._breached if level.segment is not None]
+        for worst in (segments or self._breached)[:1]:
+            more = f" (and {len(segments) - 1} more)" if len(segments) > 1 else ""
+            when = f" since {_moment(worst.breach.end_ns)}" if worst.breach else ""
+            said.append(
+                f"{_stream(worst.segment)}{more} breaks the service level{when}: "
+                f"{worst.outside:,} of {worst.units:,} units left a range, "
+                f"{percent(worst.tolerance)} tolerated"
+            )
+        if self.harm is not None and self.harm.breach is not None:
+            said.extend(_measured(self.harm))
+        return said
+
+    def _step_of_levels(self) -> str:
+        if not self._breached:
+            return ""
+        segments = [level.segment for level in self._breached if level.segment is not None]
+        whose = f"the traffic of segment {segments[0]}" if segments else "this traffic"
+        return (
+            f"look with `calidrift coverage` which points {whose} leaves; if it is here to stay, "
+            "run `calidrift select`, then `calidrift recalibrate`"
+        )
+
+    def _step_of_harm(self) -> str:
+        if self.harm is None or self.harm.breach is None:
+            return ""
+        return (
+            "the ranges fit, yet INT8 answers differ from FP32: run `calidrift recalibrate`, which "
+            "compares finer quantization, and check that the served model is the validated one"
+        )
+
+
+def _confined(levels: Sequence[ServiceLevel]) -> str:
+    """Name the only segment that breaks the level while the rest of the traffic keeps it."""
+    broken = [level for level in levels if level.segment is not None and level.breach is not None]
+    if len(broken) != 1 or not levels or levels[0].segment is not None:
+        return ""
+    whole, one = levels[0], broken[0]
+    units, outside = whole.units - one.units, whole.outside - one.outside
+    if units <= 0 or outside > whole.tolerance * units:
+        return ""
+    share = percent(one.units / whole.units)
+    return f"segment {one.segment} ({share} of the traffic; the rest is in order)"
+
+
+def _measured(harm: MeasuredHarm | None) -> list[str]:
+    """Say what served outputs suffered, beside what is tolerated."""
+    if harm is None:
+        return []
+    found = _told(harm)
+    when = " since then" if harm.recent else ""
+    said = f"{_loss(harm.loss, found.estimate)}{when} (measured; "
+    if harm.breach is not None:
+        return [f"{said}{percent(harm.tolerance)} tolerated)"]
+    if _is_kept(harm):
+        return [f"{said}the tolerated {percent(harm.tolerance)} are kept)"]
+    return [f"{said}too few to tell whether the tolerated {percent(harm.tolerance)} are kept)"]
+
+
+def _told(harm: MeasuredHarm) -> Interval:
+    """Since the drift began, where it has: calm traffic before must not dilute the harm."""
+    return harm.recent or harm.mean
+
+
+def _is_kept(harm: MeasuredHarm) -> bool:
+    return harm.breach is None and _told(harm).high <= harm.tolerance
+
+
+def _loss(loss: HarmLoss, mean: float) -> str:
+    """Write a mean loss.
+
+    >>> _loss(HarmLoss.DISAGREEMENT, 0.12)
+    '12 % of the answers differ from FP32'
+    """
+    if loss is HarmLoss.DISAGREEMENT:
+        return f"{percent(mean)} of the answers differ from FP32"
+    return f"outputs carry {percent(mean)} noise against FP32"
+
+
+def _predicted(points: Sequence[PointAssessment]) -> list[str]:
+    """Say what the worst of some points is predicted to suffer."""
+    known = [one for one in points if one.sqnr_change_db is not None]
+    if not known:
+        return ["what that costs cannot be predicted"]
+    worst = min(known, key=lambda one: one.sqnr_change_db or 0.0)
+    return [f"predicted at {worst.name}: {moved(worst.sqnr_change_db or 0.0)}"]
+
+
+def _stream(segment: str | None) -> str:
+    return "all traffic" if segment is None else f"segment {segment}"
+
+
+def _begun(alarm: Alarm) -> str:
+    if not alarm.since_ns:
+        return ", since the first window"
+    return f", since about {_moment(alarm.since_ns)}"
+
+
+def _moment(time_ns: int) -> str:
+    return f"{datetime.fromtimestamp(time_ns / 1e9, UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _points(count: int) -> str:
+    return f"{count} point" if count == 1 else f"{count} points"
+
+
+def _not_finite(point: PointAssessment) -> bool:
+    return bool(point.nan_elements or point.infinite_elements)

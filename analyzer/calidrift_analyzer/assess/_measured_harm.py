@@ -1,0 +1,133 @@
+"""Harm without labels: do served outputs differ from those of FP32 by more than is tolerated?
+
+Agents that were given a reference model run it beside sampled requests and count a loss in [0, 1]
+for each compared unit: another most likely class (0 or 1), or, where outputs have no classes, the
+noise energy relative to the signal. The null is "the mean loss of a unit, given those before it, is
+at most m0". The test bets against it with every constant stake at once: a stake lambda multiplies
+the capital by 1 + lambda (x - m0) for a unit with loss x, 0 <= lambda <= 1/m0. With the stakes that
+belong to the alternatives p1 in (m0, 1], equally likely, the capital is at least
+
+    E(S, t) = B(1+S, 1+t-S) · I'(1+S, 1+t-S; m0) / ( (1-m0) · m0^S (1-m0)^(t-S) )
+
+of `_tolerance`, with S the sum of losses and t their number, and exactly that for outcomes 0 and 1
+(convexity; the proof stands there). So only sums per window are needed, and it does not matter how
+units fall into windows or processes: capital that bets on window means, 1 + lambda (mean - m0),
+would give a window of a thousand units no more weight than one of a single unit, and would change
+with every rollup. Losses that vary little (noise) pay for this: bets that adapt to the variance
+(Waudby-Smith and Ramdas 2024) find a small excess of such losses sooner.
+
+Worked numbers, m0 = 5 %, alpha = 5 %, disagreement that comes evenly: found after 294 compared
+units at 10 %, 34 at 20 %, 5 at 50 %.
+
+Sources: Waudby-Smith and Ramdas, J. R. Stat. Soc. B 2024; Podkopaev and Ramdas, "Tracking the risk
+of a deployed model", ICLR 2022; for the convex bound Hoeffding 1963 and Howard, Ramdas, McAuliffe
+and Sekhon, Probab. Surveys 17 (2020).
+"""
+
+import math
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calidrift_analyzer.assess._rules import AssessRules
+from calidrift_analyzer.assess._tolerance import (
+    confidence_sequence,
+    log_tolerance_evidence,
+    units_to_breach,
+)
+from calidrift_analyzer.records import (
+    ComparedHistory,
+    HarmBreach,
+    HarmLoss,
+    Interval,
+    MeasuredHarm,
+    ModelHistory,
+)
+
+__all__ = ["harm_moments", "measured_harm", "since_drift"]
+
+_LN10: Final = math.log(10.0)
+
+
+def measured_harm(history: ModelHistory, rules: AssessRules) -> MeasuredHarm | None:
+    """Test the losses of all compared units.
+
+    Guarantee: while the mean loss is at most `rules.harm_tolerance`, a breach ever comes with
+    probability at most `rules.alpha`, however often one looks.
+
+    Args:
+        history: Windows in the order of looks.
+        rules: Tolerated mean loss and false alarm probability.
+
+    Returns:
+        What was found; None where nothing was compared.
+
+    Cost: 0.5 us per window.
+    """
+    compared = history.compared
+    if compared is None:
+        return None
+    loss, units, losses = _losses(compared)
+    sums, counts = np.cumsum(losses), np.cumsum(units)
+    mean = confidence_sequence(float(sums[-1]), int(counts[-1]))
+    if mean is None:
+        return None
+    log_threshold = math.log(1.0 / rules.alpha)
+    evidence = log_tolerance_evidence(sums, counts, rules.harm_tolerance)
+    crossed = np.flatnonzero(evidence >= log_threshold)
+    breach = None
+    if crossed.size:
+        first = int(crossed[0])
+        end_ns = int(compared.end_ns[first])
+        breach = HarmBreach(end_ns, int(counts[first]), float(sums[first]))
+    return MeasuredHarm(
+        loss=loss,
+        units=int(counts[-1]),
+        total=float(sums[-1]),
+        mean=mean,
+        recent=None,
+        tolerance=rules.harm_tolerance,
+        log10_evidence=max(0.0, float(evidence.max())) / _LN10,
+        log10_threshold=log_threshold / _LN10,
+        breach=breach,
+        units_to_breach=units_to_breach(
+            min(1.0, 2 * rules.harm_tolerance), rules.harm_tolerance, log_threshold
+        ),
+    )
+
+
+def since_drift(history: ModelHistory, since_ns: int) -> Interval | None:
+    """Mean loss of the windows that ended after a moment; None where nothing was compared."""
+    compared = history.compared
+    if compared is None:
+        return None
+    _, units, losses = _losses(compared)
+    later = compared.end_ns > since_ns
+    return confidence_sequence(float(losses[later].sum()), int(units[later].sum()))
+
+
+def harm_moments(history: ModelHistory, rules: AssessRules) -> tuple[int, ...]:
+    """Moments at which evidence was largest or became a breach: no rollup may reach across one.
+
+    Then the sums up to there stay what they were, but for windows of several processes that came
+    late: these are added to the rollup they belong to.
+    """
+    compared = history.compared
+    if compared is None:
+        return ()
+    _, units, losses = _losses(compared)
+    evidence = log_tolerance_evidence(np.cumsum(losses), np.cumsum(units), rules.harm_tolerance)
+    crossed = np.flatnonzero(evidence >= math.log(1.0 / rules.alpha))[:1]
+    rising = [int(evidence.argmax())] if evidence.max() > 0.0 else []
+    return tuple(sorted({int(compared.end_ns[look]) for look in (*rising, *crossed)}))
+
+
+def _losses(
+    compared: ComparedHistory,
+) -> tuple[HarmLoss, NDArray[np.int64], NDArray[np.float64]]:
+    """Units and summed losses of each window; which loss depends on the outputs' shape only."""
+    if compared.ranked.any():
+        lost = (compared.ranked - compared.agreed).astype(np.float64)
+        return HarmLoss.DISAGREEMENT, compared.ranked, np.clip(lost, 0.0, compared.ranked)
+    return HarmLoss.NOISE, compared.compared, np.clip(compared.noise, 0.0, compared.compared)

@@ -1,0 +1,54 @@
+"""Jobs: recalibration as a state machine in the store, led on by one worker.
+
+queued -> selecting -> recalibrating -> validating -> awaiting_approval -> promoted, or at any place
+refused, failed or cancelled. A re-validation of what serves goes queued -> validating -> confirmed
+or refused.
+"""
+
+from calidrift_analyzer.jobs._actions import (
+    approve,
+    cancel,
+    freeze,
+    require_job,
+    roll_back,
+)
+from calidrift_analyzer.jobs._database import Database, DirectDatabase
+from calidrift_analyzer.jobs._orders import (
+    Answer,
+    Order,
+    audit_row,
+    frozen_by,
+    order_job,
+    resolve_trigger,
+)
+from calidrift_analyzer.jobs._stages import (
+    RealStages,
+    StageResult,
+    Stages,
+    StageWork,
+    job_folder,
+)
+from calidrift_analyzer.jobs._worker import LiveProgress, Worker
+
+__all__ = [
+    "Answer",
+    "Database",
+    "DirectDatabase",
+    "LiveProgress",
+    "Order",
+    "RealStages",
+    "StageResult",
+    "StageWork",
+    "Stages",
+    "Worker",
+    "approve",
+    "audit_row",
+    "cancel",
+    "freeze",
+    "frozen_by",
+    "job_folder",
+    "order_job",
+    "require_job",
+    "resolve_trigger",
+    "roll_back",
+]

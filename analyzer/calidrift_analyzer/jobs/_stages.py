@@ -1,0 +1,257 @@
+"""What happens in each state of a job. The heavy parts run in child processes."""
+
+import json
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol, final
+
+from calidrift_analyzer.assess import AssessRules, assess_stored
+from calidrift_analyzer.config import ModelContract
+from calidrift_analyzer.contract import Progress
+from calidrift_analyzer.cycle import stored_pool
+from calidrift_analyzer.errors import NoDataError
+from calidrift_analyzer.jobs._database import Database
+from calidrift_analyzer.jobs._promotion import promote_once, record_promotion, serving_candidate
+from calidrift_analyzer.ranges import Estimator
+from calidrift_analyzer.recalibrate import recalibrate
+from calidrift_analyzer.records import (
+    Candidate,
+    JobKind,
+    JobRow,
+    JobState,
+    ModelAssessment,
+    Production,
+    Selection,
+    ValidationReport,
+    ValidationRow,
+    read_record,
+    record_document,
+)
+from calidrift_analyzer.select import select
+from calidrift_analyzer.store import Store
+from calidrift_analyzer.validate import validate
+
+__all__ = ["RealStages", "StageResult", "StageWork", "Stages", "job_folder"]
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageWork:
+    """What a stage works with.
+
+    Attributes:
+        job: The job, in the state whose work is to be done.
+        contract: The contract of its model.
+        document: With what the job came into the state; empty for the first one.
+        newest: Highest number of a version at the approval; 0 before.
+        database: The store.
+        progress: To be told of every step; it raises where the job must end.
+    """
+
+    job: JobRow
+    contract: ModelContract
+    document: Mapping[str, Any]
+    newest: int
+    database: Database
+    progress: Progress
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageResult:
+    """What a stage came to.
+
+    Attributes:
+        state: Where the job goes.
+        sentence: Why, in words.
+        document: What that state needs to begin, and to begin anew after a kill.
+        record: What else to keep, in the same transaction as the step.
+    """
+
+    state: JobState
+    sentence: str
+    document: Mapping[str, Any]
+    record: "Record | None" = None
+
+
+class Record(Protocol):
+    """Something to keep together with a step."""
+
+    def __call__(self, store: Store) -> None:
+        """Write it; runs inside the transaction of the step, at most once."""
+        ...
+
+
+class Stages(Protocol):
+    """Does the work of a state. It may be killed at any moment and begun anew."""
+
+    def run(self, work: StageWork) -> StageResult:
+        """Do the work of the state that the job is in.
+
+        Raises:
+            RefusedError: A gate said no.
+            CalidriftError: The job cannot go on; the message says why.
+        """
+        ...
+
+
+def job_folder(contract: ModelContract, job: int) -> Path:
+    """Give the folder of a job's candidates, apart from those of commands and other jobs."""
+    return contract.registry / contract.name / "jobs" / f"{job}"
+
+
+@final
+class RealStages:
+    """The stages of Calidrift.
+
+    Args:
+        estimators: How ranges are estimated, from each source.
+    """
+
+    def __init__(self, estimators: Sequence[Estimator] = tuple(Estimator)) -> None:
+        self._estimators = tuple(estimators)
+
+    def run(self, work: StageWork) -> StageResult:
+        """Do the work of the state that the job is in."""
+        match work.job.state:
+            case JobState.SELECTING:
+                return _select(work)
+            case JobState.RECALIBRATING:
+                return _recalibrate(work, self._estimators)
+            case JobState.VALIDATING:
+                return _validate(work)
+            case JobState.AWAITING_APPROVAL:
+                return _promote(work)
+            case state:
+                raise ValueError(f"there is no work in the state {state}")
+
+
+def _select(work: StageWork) -> StageResult:
+    """Choose captured requests; without captures the calibration set stands alone."""
+    work.progress("selecting", 0, 1)
+    contract = work.contract
+    assessment = work.database.run(lambda store: _assessed(store, contract))
+    try:
+        stored = work.database.run(
+            lambda store: stored_pool(store, contract.name, assessment.profile)
+        )
+    except NoDataError as error:
+        samples: list[str] = []
+        selection: Selection | None = None
+        sentence = f"nothing was selected: {error}"
+    else:
+        selection = select(
+            stored.pool,
+            contract.select_budget,
+            random_share=contract.random_share,
+            seed=contract.seed,
+        )
+        samples = [str(stored.paths[one]) for one in selection.ids]
+        sentence = f"{len(samples)} of {len(stored.pool.ids)} captured requests were selected"
+    work.progress("selecting", 1, 1)
+    return StageResult(
+        state=JobState.RECALIBRATING,
+        sentence=sentence,
+        document={
+            "profile": assessment.profile,
+            "verdict": assessment.verdict.value,
+            "samples": samples,
+            "selection": None if selection is None else _selection_document(selection),
+        },
+    )
+
+
+def _selection_document(selection: Selection) -> dict[str, Any]:
+    # The mapping of the record is a read-only view, which pydantic cannot write.
+    return record_document(replace(selection, by_segment=dict(selection.by_segment)))
+
+
+def _assessed(store: Store, contract: ModelContract) -> ModelAssessment:
+    return assess_stored(store, contract.name, rules=AssessRules.of(contract))
+
+
+def _recalibrate(work: StageWork, estimators: Sequence[Estimator]) -> StageResult:
+    contract, profile = work.contract, str(work.document["profile"])
+    totals = work.database.run(lambda store: store.totals(contract.name, profile))
+    folder = job_folder(contract, work.job.job)
+    # What a killed try left is made anew; samples that the agent has replaced since are left out.
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    samples = [path for one in work.document["samples"] if (path := Path(one)).exists()]
+    production = Production.of_totals(totals) if totals.observed else None
+    left_out = ""
+    make = partial(
+        recalibrate,
+        contract,
+        folder,
+        samples=samples,
+        estimators=estimators,
+        progress=work.progress,
+    )
+    try:
+        candidates = make(production=production)
+    except NoDataError as error:
+        if production is None:
+            raise
+        # A point of the quantized graph that production does not observe: samples still do.
+        left_out = f"; none from production sketches: {error}"
+        candidates = make()
+    return StageResult(
+        state=JobState.VALIDATING,
+        sentence=f"{len(candidates)} candidates, from {len(samples)} selected requests{left_out}",
+        document={"candidates": [record_document(one) for one in candidates]},
+    )
+
+
+def _validate(work: StageWork) -> StageResult:
+    contract = work.contract
+    again = work.job.kind is JobKind.REVALIDATION
+    if again:
+        candidates: tuple[Candidate, ...] = (serving_candidate(contract),)
+    else:
+        source = f"job {work.job.job}"
+        candidates = tuple(
+            read_record(Candidate, one, source=source) for one in work.document["candidates"]
+        )
+    report = validate(contract, candidates, progress=work.progress)
+    document = record_document(report)
+    row = ValidationRow(
+        model=contract.name,
+        candidate=report.candidate.id,
+        created_ns=time.time_ns(),
+        accepted=report.passed,
+        document=json.dumps(document),
+    )
+    name = report.candidate.id
+    if not report.passed:
+        what = "what serves no longer passes" if again else f"candidate {name} was refused"
+        sentence = f"{what}, nothing was changed: {'; '.join(report.refusals)}"
+        state = JobState.REFUSED
+    elif again:
+        state, sentence = JobState.CONFIRMED, f"what serves ({name}) passes every gate as before"
+    else:
+        state = JobState.AWAITING_APPROVAL
+        sentence = f"candidate {name} passed every gate and waits for an approval"
+    return StageResult(
+        state=state,
+        sentence=sentence,
+        document={"report": document},
+        record=lambda store: store.outcomes.record_validation(row),
+    )
+
+
+def _promote(work: StageWork) -> StageResult:
+    work.progress("promoting", 0, 1)
+    source = f"job {work.job.job}"
+    report = read_record(ValidationReport, work.document["report"], source=source)
+    version = promote_once(work.database, work.contract, report, work.newest)
+    return StageResult(
+        state=JobState.PROMOTED,
+        sentence=f"version {version.id} ({report.candidate.id}) serves from now on",
+        document={"version": version.id, "profile": version.profile},
+        record=lambda store: record_promotion(store, version),
+    )

@@ -1,0 +1,59 @@
+"""Windows that sidecars push: `/api/v1/ingest`, with the scope `ingest`."""
+
+import asyncio
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Depends, Request, Response
+
+from calidrift_agent._state import PUSH_MEDIA_TYPE, Push, decode_push, encode_push
+from calidrift_agent.errors import StateFormatError
+from calidrift_analyzer.service._api_read import service_of
+from calidrift_analyzer.service._gate import requires
+from calidrift_analyzer.service._ingest import Ingested, check_push, store_push
+from calidrift_analyzer.service._problems import responses
+from calidrift_analyzer.service._tokens import Caller, Scope
+
+__all__ = ["ingest_router"]
+
+ingest_router = APIRouter(prefix="/api/v1/ingest", responses=responses(400))
+MayIngest = Annotated[Caller, Depends(requires(Scope.INGEST))]
+_BODY: Final[dict[str, Any]] = {
+    "requestBody": {
+        "required": True,
+        "content": {PUSH_MEDIA_TYPE: {"schema": {"type": "string", "format": "binary"}}},
+    }
+}
+
+
+@ingest_router.post("", openapi_extra=_BODY)
+async def ingest(request: Request, caller: MayIngest) -> Ingested:
+    """Take windows of one process, each exactly once, whatever is sent again."""
+    service = service_of(request)
+    body = await request.body()
+    push = await asyncio.to_thread(decode_push, body)
+    profile = await asyncio.to_thread(check_push, push)
+    return await service.owner.ask(lambda store: store_push(store, service.board, push, profile))
+
+
+@ingest_router.post(
+    "/sums",
+    openapi_extra=_BODY,
+    response_class=Response,
+    responses={
+        200: {"content": {PUSH_MEDIA_TYPE: {}}, "description": "The same, with one window."}
+    },
+)
+async def sums(request: Request, caller: MayIngest) -> Response:
+    """Give the sum of what is stored of a process, for a sender that has lost windows.
+
+    The body is a push without windows. What the sums, taken from the cumulative state, leave is one
+    coarse window that loses no count.
+    """
+    service = service_of(request)
+    push = await asyncio.to_thread(decode_push, await request.body())
+    if push.windows:
+        raise StateFormatError("a question for sums is a push without windows")
+    check_push(push)
+    found = await service.owner.ask(lambda store: store.sums(push.meta))
+    answer = await asyncio.to_thread(encode_push, Push(push.meta, (found,)))
+    return Response(answer, media_type=PUSH_MEDIA_TYPE)

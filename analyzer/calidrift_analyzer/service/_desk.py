@@ -1,0 +1,252 @@
+"""What `calidrift jobs` does: on the database where it is free, else through the service."""
+
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, Protocol, final
+from urllib.parse import quote, urlencode
+
+from calidrift_agent._command_line import jsonable
+from calidrift_analyzer.config import AnalyzerConfig, service_tokens
+from calidrift_analyzer.errors import (
+    ConfigurationError,
+    NoDataError,
+    RefusedError,
+    StoreBusyError,
+)
+from calidrift_analyzer.jobs import Order, approve, cancel, freeze, order_job, require_job
+from calidrift_analyzer.records import JobKind, Trigger
+from calidrift_analyzer.service._listing import view_audit
+from calidrift_analyzer.service._reading import ViewContext, view_freeze, view_job, view_jobs
+from calidrift_analyzer.service._tokens import Scope, Tokens
+from calidrift_analyzer.store import Store
+
+__all__ = ["Desk", "LocalDesk", "RemoteDesk", "open_desk"]
+
+_TIMEOUT_SECONDS: Final = 30.0
+_ANY: Final = frozenset({"0.0.0.0", "::", ""})
+Document = dict[str, Any]
+
+
+class Desk(Protocol):
+    """Takes orders of people, and answers with JSON documents of the API."""
+
+    def read(self, what: str, model: str | None = None, job: int | None = None) -> Document:
+        """Give `jobs`, `audit`, `freezes`, or with a number one `job`."""
+        ...
+
+    def change(self, what: str, subject: str, body: Mapping[str, Any]) -> Document:
+        """Do `order`, `approve`, `cancel` or `freeze`.
+
+        Args:
+            what: One of these.
+            subject: Model, or number of the job.
+            body: As in the API.
+
+        Raises:
+            NoDataError: There is no such job or model.
+            RefusedError: It cannot be done now.
+        """
+        ...
+
+
+@contextmanager
+def open_desk(
+    config: AnalyzerConfig, actor: str, *, url: str | None = None, token_file: Path | None = None
+) -> Iterator[Desk]:
+    """Give whoever can take orders now.
+
+    Args:
+        config: The configuration.
+        actor: Who orders, for the audit.
+        url: The service; where given, the database here is not looked at.
+        token_file: File with the token to send; where left out, one of the service's own tokens
+            file that has the scope.
+
+    Raises:
+        StoreBusyError: Another process than the configured service holds the database.
+        ConfigurationError: The service cannot be reached.
+    """
+    if url is not None:
+        yield RemoteDesk(config, url, token_file)
+        return
+    try:
+        store = Store.open(config.database)
+    except StoreBusyError as busy:
+        yield RemoteDesk(config, _own_url(config, busy), token_file, busy)
+        return
+    with store:
+        yield LocalDesk(config, store, actor)
+
+
+@final
+class LocalDesk:
+    """Works on the database itself, while no service runs.
+
+    Args:
+        config: The configuration.
+        store: The database.
+        actor: Who orders.
+    """
+
+    def __init__(self, config: AnalyzerConfig, store: Store, actor: str) -> None:
+        self._config = config
+        self._store = store
+        self._actor = actor
+
+    def read(self, what: str, model: str | None = None, job: int | None = None) -> Document:
+        """Give `jobs`, `audit`, `freezes`, or with a number one `job`."""
+        context = ViewContext(config=self._config)
+        if job is not None:
+            return _document(view_job(self._store, context, job))
+        if what == "jobs":
+            return _document(view_jobs(self._store, context, model, None, 50))
+        if what == "audit":
+            return _document(view_audit(self._store, model, None, 50))
+        return {"items": jsonable([view_freeze(row) for row in self._store.jobs.freezes()])}
+
+    def change(self, what: str, subject: str, body: Mapping[str, Any]) -> Document:
+        """Do `order`, `approve`, `cancel` or `freeze`."""
+        note = str(body.get("note", ""))
+        if what == "order":
+            return self._order(subject, JobKind(body.get("kind", JobKind.RECALIBRATION)), note)
+        if what == "freeze":
+            model = self._config.model(subject).name if subject else ""
+            row = freeze(
+                self._store, model, frozen=bool(body["frozen"]), actor=self._actor, note=note
+            )
+            return _document(view_freeze(row))
+        job = int(subject)
+        if what == "approve":
+            contract = self._config.model(require_job(self._store, job).model)
+            approve(self._store, contract, job, actor=self._actor, note=note)
+        else:
+            cancel(self._store, job, actor=self._actor, note=note)
+        return _document(view_job(self._store, ViewContext(config=self._config), job))
+
+    def _order(self, subject: str, kind: JobKind, note: str) -> Document:
+        order = Order(
+            model=self._config.model(subject or None).name,
+            kind=kind,
+            trigger=Trigger.COMMAND,
+            cause=note,
+            actor=self._actor,
+        )
+        answer = order_job(self._store, order, self._config.service)
+        if answer.refused:
+            raise RefusedError(answer.sentence)
+        return {
+            "model": order.model,
+            "job": answer.job,
+            "sentence": f"{answer.sentence}; it begins when `calidrift serve` runs",
+        }
+
+
+@final
+class RemoteDesk:
+    """Asks the running service.
+
+    Args:
+        config: The configuration.
+        url: Address of the service.
+        token_file: File with the token to send.
+        busy: Why the database itself was not used; told where no service answers.
+    """
+
+    def __init__(
+        self,
+        config: AnalyzerConfig,
+        url: str,
+        token_file: Path | None = None,
+        busy: StoreBusyError | None = None,
+    ) -> None:
+        self._config = config
+        self._url = url.rstrip("/")
+        self._token_file = token_file
+        self._busy = busy
+        # Never through a proxy of the environment: the token would go there, too.
+        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+    def read(self, what: str, model: str | None = None, job: int | None = None) -> Document:
+        """Give `jobs`, `audit`, `freezes`, or with a number one `job`."""
+        if job is not None:
+            return self._ask(f"/jobs/{job}", Scope.READ)
+        asked = "" if model is None else f"?{urlencode({'model': model})}"
+        return self._ask(f"/{what}{asked}", Scope.READ)
+
+    def change(self, what: str, subject: str, body: Mapping[str, Any]) -> Document:
+        """Do `order`, `approve`, `cancel` or `freeze`."""
+        if what == "order":
+            model = self._config.model(subject or None).name
+            return self._ask("/jobs", Scope.TRIGGER, {**body, "model": model})
+        if what == "freeze":
+            return self._ask("/freezes", Scope.PROMOTE, {**body, "model": subject})
+        return self._ask(f"/jobs/{quote(subject)}/{what}", Scope.PROMOTE, body)
+
+    def _ask(self, path: str, scope: Scope, body: Mapping[str, Any] | None = None) -> Document:
+        headers = {"Accept": "application/json"}
+        token = self._token(scope)
+        if token:
+            headers["Authorization"] = f"Bearer {token}"
+        data = None
+        if body is not None:
+            data = json.dumps(body).encode()
+            headers["Content-Type"] = "application/json"
+        try:
+            request = urllib.request.Request(f"{self._url}/api/v1{path}", data, headers)
+            with self._opener.open(request, timeout=_TIMEOUT_SECONDS) as answer:
+                found = json.load(answer)
+        except urllib.error.HTTPError as error:
+            with error:
+                raise _refusal(error.code, _detail(error.read())) from error
+        except (OSError, ValueError) as error:
+            if self._busy is not None:
+                raise self._busy from error
+            raise ConfigurationError(
+                f"no service answers at {self._url} ({error}); start `calidrift serve`, or correct "
+                "--url"
+            ) from error
+        return found if isinstance(found, dict) else {"items": found}
+
+    def _token(self, scope: Scope) -> str | None:
+        if self._token_file is not None:
+            try:
+                return self._token_file.read_text(encoding="utf-8").strip()
+            except (OSError, UnicodeDecodeError) as error:
+                raise ConfigurationError(
+                    f"the token file {self._token_file} cannot be read ({error}); correct "
+                    "--token-file"
+                ) from error
+        return Tokens.load(self._config.service.tokens, service_tokens()).secret_for(scope)
+
+
+def _own_url(config: AnalyzerConfig, busy: StoreBusyError) -> str:
+    told = config.service
+    if not told.port:
+        raise busy
+    host = "127.0.0.1" if told.host in _ANY else told.host
+    shown = f"[{host}]" if ":" in host else host
+    return f"{'http' if told.certificate is None else 'https'}://{shown}:{told.port}"
+
+
+def _detail(body: bytes) -> str:
+    try:
+        return str(json.loads(body)["detail"])
+    except (ValueError, KeyError, TypeError):
+        return "the service gave no reason"
+
+
+def _refusal(status: int, detail: str) -> Exception:
+    if status == 404:
+        return NoDataError(detail)
+    if status == 409:
+        return RefusedError(detail)
+    return ConfigurationError(f"{detail} (HTTP {status})")
+
+
+def _document(view: object) -> Document:
+    found: Document = jsonable(view)
+    return found

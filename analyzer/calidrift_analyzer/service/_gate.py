@@ -1,0 +1,102 @@
+"""Lets callers in: who they are, what they may do, and how often."""
+
+import math
+from collections.abc import Callable, Coroutine
+from typing import Annotated, Any, Final, final
+
+from fastapi import Depends, HTTPException, Request
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+
+from calidrift_analyzer.config import LOOPBACK
+from calidrift_analyzer.service._limits import RateLimit
+from calidrift_analyzer.service._tokens import Caller, Scope, Tokens
+
+__all__ = ["Gate", "bearer_scheme", "gate_of", "requires"]
+
+_LOCAL: Final = Caller("local", frozenset(Scope))
+_SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+bearer_scheme: Final = HTTPBearer(auto_error=False, description="A token with the scope it needs.")
+Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(bearer_scheme)]
+
+
+@final
+class Gate:
+    """Knows callers by their tokens.
+
+    Without any token everything is allowed to this machine, and to nobody who only makes a
+    browser on it ask: a foreign `Host` or `Origin` is refused.
+
+    Args:
+        tokens: The tokens.
+        limit: How often one caller may ask.
+    """
+
+    def __init__(self, tokens: Tokens, limit: RateLimit) -> None:
+        self._tokens = tokens
+        self._limit = limit
+
+    def admit(self, request: Request, sent: str | None, scope: Scope) -> Caller:
+        """Let in who sent a token.
+
+        Raises:
+            HTTPException: 401, 403 or 429.
+        """
+        if not len(self._tokens):
+            return self._allow(request, self._local(request), scope)
+        return self._allow(request, None if sent is None else self._tokens.bearer(sent), scope)
+
+    def admit_signed(self, request: Request, body: bytes, scope: Scope) -> Caller:
+        """Let in who signed a body.
+
+        Raises:
+            HTTPException: 401, 403 or 429.
+        """
+        return self._allow(request, self._tokens.signed(request.headers, body), scope)
+
+    def _allow(self, request: Request, caller: Caller | None, scope: Scope) -> Caller:
+        address = "" if request.client is None else request.client.host
+        wait = self._limit.admit(f"address {address}" if caller is None else f"name {caller.name}")
+        if wait:
+            raise HTTPException(
+                429,
+                f"more requests than requests_per_minute allows; ask again in {wait:.1f} s",
+                {"Retry-After": str(math.ceil(wait))},
+            )
+        if caller is None:
+            raise HTTPException(
+                401,
+                "a token is needed, and must not have expired: send `Authorization: Bearer ...`",
+                {"WWW-Authenticate": 'Bearer realm="calidrift"'},
+            )
+        if scope not in caller.scopes:
+            raise HTTPException(
+                403, f"the token {caller.name!r} lacks the scope {scope.value!r}; use another one"
+            )
+        return caller
+
+    def _local(self, request: Request) -> Caller:
+        if request.url.hostname not in LOOPBACK:
+            raise HTTPException(
+                403, "without tokens only this machine may ask, by the name localhost or 127.0.0.1"
+            )
+        origin = request.headers.get("origin")
+        own = f"{request.url.scheme}://{request.headers.get('host', '')}"
+        if request.method not in _SAFE and origin is not None and origin != own:
+            raise HTTPException(403, "another site's page may not change anything here")
+        return _LOCAL
+
+
+def gate_of(request: Request) -> Gate:
+    """Give the gate of the application that a request came to."""
+    gate: Gate = request.app.state.gate
+    return gate
+
+
+def requires(scope: Scope) -> Callable[..., Coroutine[Any, Any, Caller]]:
+    """Give a dependency that lets in callers with a scope."""
+
+    async def check(request: Request, credentials: Credentials) -> Caller:
+        sent = None if credentials is None else credentials.credentials
+        return gate_of(request).admit(request, sent, scope)
+
+    return check

@@ -1,0 +1,106 @@
+"""Bodies that others send: alerts of Alertmanager and Grafana, and orders of people.
+
+Only what is named here is looked at. The one thing that an alert decides is which configured model
+is meant, by its label `model`; nothing of it is executed, imported or used as a path.
+"""
+
+from datetime import datetime
+from typing import Annotated, Final, Literal, final
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from calidrift_analyzer.records import JobKind
+
+__all__ = [
+    "Alert",
+    "AlertmanagerGroup",
+    "FreezeOrder",
+    "GrafanaGroup",
+    "JobOrder",
+    "Note",
+    "RollbackOrder",
+]
+
+_MOST_ALERTS: Final = 1_000
+Text = Annotated[str, Field(max_length=4_096)]
+Name = Annotated[str, Field(max_length=256)]
+Remark = Annotated[str, Field(max_length=500, pattern=r"^[^\x00-\x1f\x7f]*$")]
+
+
+@final
+class Alert(BaseModel):
+    """One alert of a group."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    status: Literal["firing", "resolved"]
+    labels: Annotated[dict[Name, Text], Field(max_length=128)] = {}
+    annotations: Annotated[dict[Name, Text], Field(max_length=128)] = {}
+    startsAt: datetime | None = None  # noqa: N815 - named by Alertmanager
+    fingerprint: Name = ""
+
+
+Alerts = Annotated[tuple[Alert, ...], Field(max_length=_MOST_ALERTS)]
+
+
+@final
+class AlertmanagerGroup(BaseModel):
+    """The body of Alertmanager's webhook, version 4."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    version: Literal["4"]
+    groupKey: Text = ""  # noqa: N815 - named by Alertmanager
+    alerts: Alerts
+
+
+@final
+class GrafanaGroup(BaseModel):
+    """The body of Grafana's webhook contact point, version 1."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    version: Literal["1"] = "1"
+    groupKey: Text = ""  # noqa: N815 - named by Alertmanager
+    alerts: Alerts
+
+
+@final
+class Note(BaseModel):
+    """Why something is done, for the audit."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    note: Remark = ""
+
+
+@final
+class JobOrder(BaseModel):
+    """An order for a job."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    note: Remark = ""
+    model: Name
+    kind: JobKind = JobKind.RECALIBRATION
+
+
+@final
+class RollbackOrder(BaseModel):
+    """An order to let an earlier version serve again."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    note: Remark = ""
+    to: Annotated[str | None, Field(max_length=64)] = None
+
+
+@final
+class FreezeOrder(BaseModel):
+    """An order to forbid, or allow again, all changes of a model."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    note: Remark = ""
+    frozen: bool
+    model: Annotated[Name, Field(description="Empty for every model.")] = ""

@@ -1,0 +1,101 @@
+"""The whole service: store, worker, schedule and figures, started and stopped in order."""
+
+import time
+from typing import Final, final
+
+from prometheus_client import CollectorRegistry
+
+from calidrift_analyzer.config import LOOPBACK, AnalyzerConfig, service_tokens
+from calidrift_analyzer.errors import ConfigurationError
+from calidrift_analyzer.jobs import RealStages, Stages, Worker
+from calidrift_analyzer.records import JobRow
+from calidrift_analyzer.service._board import Board
+from calidrift_analyzer.service._gate import Gate
+from calidrift_analyzer.service._limits import RateLimit
+from calidrift_analyzer.service._metrics import JobDurations, analyzer_registry
+from calidrift_analyzer.service._owner import StoreOwner
+from calidrift_analyzer.service._reading import ViewContext
+from calidrift_analyzer.service._schedule import Schedule, Task
+from calidrift_analyzer.service._tasks import Tasks
+from calidrift_analyzer.service._tokens import Tokens
+
+__all__ = ["Service", "load_tokens"]
+
+_JOB_SECONDS: Final = 1e9
+
+
+def load_tokens(config: AnalyzerConfig) -> Tokens:
+    """Read the tokens, and refuse to be open to others without any.
+
+    Raises:
+        ConfigurationError: They cannot be read, or there are none though others could ask.
+    """
+    tokens = Tokens.load(config.service.tokens, service_tokens())
+    if not len(tokens) and config.service.host not in LOOPBACK:
+        raise ConfigurationError(
+            f"the service would listen on {config.service.host} without any token, open to "
+            "everybody; name a tokens file in [service], set CALIDRIFT_TOKENS, or listen on "
+            "127.0.0.1"
+        )
+    return tokens
+
+
+@final
+class Service:
+    """One analyzer at work, without its HTTP server.
+
+    Args:
+        config: The configuration.
+        stages: What jobs do; for tests.
+
+    Raises:
+        ConfigurationError: The tokens cannot be used.
+        StoreBusyError: Another process holds the database.
+        StoreError: The database cannot be used.
+    """
+
+    def __init__(self, config: AnalyzerConfig, *, stages: Stages | None = None) -> None:
+        self.config = config
+        self.gate = Gate(load_tokens(config), RateLimit(config.service.requests_per_minute))
+        self.board = Board()
+        self.registry: CollectorRegistry
+        self._durations: JobDurations
+        self.registry, self._durations = analyzer_registry(self.board)
+        self.owner = StoreOwner(config.database)
+        self.worker = Worker(self.owner, config, stages or RealStages(), on_end=self._job_ended)
+        self.tasks = Tasks(config, self.owner, self.worker, self.board)
+        self.schedule = Schedule(_timetable(config, self.tasks), self.owner, self._durations)
+
+    def start(self) -> None:
+        """Begin to work."""
+        self.worker.start()
+        self.schedule.start()
+
+    def stop(self) -> None:
+        """Stop everything; a job that is under way goes on with the next start."""
+        self.schedule.stop()
+        self.worker.stop(timeout=1.0)
+        self.owner.close()
+
+    def context(self) -> ViewContext:
+        """Give what views need beside the store."""
+        return ViewContext(config=self.config, live=self.worker.live(), latest=self.board.latest())
+
+    def _job_ended(self, job: JobRow) -> None:
+        self._durations.note(job.kind.value, (time.time_ns() - job.created_ns) / _JOB_SECONDS)
+        self.tasks.refresh()
+
+
+def _timetable(config: AnalyzerConfig, tasks: Tasks) -> tuple[Task, ...]:
+    told = config.service
+    return (
+        Task(name="ingest", run=tasks.ingest, seconds=told.ingest_seconds),
+        Task(name="assess", run=tasks.assess, seconds=told.assess_seconds),
+        Task(name="retention", run=tasks.retain, seconds=told.retention_seconds, at_start=False),
+        Task(
+            name="revalidation",
+            run=tasks.revalidate,
+            seconds=told.revalidate_seconds,
+            at_start=False,
+        ),
+    )

@@ -1,0 +1,230 @@
+"""Forms: signing in and out, and the decisions of people, each after a page that asks again."""
+
+import asyncio
+from typing import Any, Final
+from urllib.parse import parse_qs
+
+from fastapi import APIRouter, HTTPException, Request
+from pydantic import ValidationError
+from starlette.responses import RedirectResponse, Response
+
+from calidrift_agent._registry import VersionLayout, number_of, read_pointer
+from calidrift_analyzer.config import ModelContract
+from calidrift_analyzer.errors import RefusedError
+from calidrift_analyzer.jobs import approve, cancel, require_job, roll_back
+from calidrift_analyzer.service._api_change import require_contract
+from calidrift_analyzer.service._api_read import JobNumber, service_of
+from calidrift_analyzer.service._gate import gate_of
+from calidrift_analyzer.service._payloads import RollbackOrder
+from calidrift_analyzer.service._reading import view_job
+from calidrift_analyzer.service._tokens import Scope
+from calidrift_analyzer.service._views import JobView
+from calidrift_analyzer.service.page._rendering import link, render
+from calidrift_analyzer.service.page._route import PageRoute, came_from, sign_in_page
+from calidrift_analyzer.service.page._sessions import (
+    COOKIE,
+    check_form,
+    check_origin,
+    sessions_of,
+)
+from calidrift_analyzer.service.page._viewers import Viewer, enter
+from calidrift_analyzer.store import Store
+
+__all__ = ["change_router"]
+
+_SEE_OTHER: Final = 303
+_MOST_BYTES: Final = 16_384
+_MOST_FIELDS: Final = 16
+_MOST_SHOWN: Final = 50
+_Form = dict[str, str]
+
+change_router = APIRouter(include_in_schema=False, route_class=PageRoute)
+
+
+@change_router.get("/sign-in")
+async def ask_token(next: str = "/") -> Response:
+    """Ask for a token."""
+    return sign_in_page(came_from(next), 200)
+
+
+@change_router.post("/sign-in")
+async def sign_in(request: Request) -> Response:
+    """Take a token, and give a session for it."""
+    check_origin(request)
+    form = await _form(request)
+    target = came_from(form.get("next", "/"))
+    secret = form.get("token", "").strip()
+    try:
+        gate_of(request).admit(request, secret, Scope.READ)
+    except HTTPException as error:
+        if error.status_code not in (401, 403):
+            raise
+        sentence = (
+            "this token is not known here, or has expired"
+            if error.status_code == 401
+            else str(error.detail)
+        )
+        return sign_in_page(target, error.status_code, sentence)
+    sessions = sessions_of(request)
+    before = sessions.find(request)
+    if before is not None:
+        sessions.close(before)
+    response = RedirectResponse(target, _SEE_OTHER)
+    sessions.send(request, response, sessions.open(secret))
+    return response
+
+
+@change_router.post("/sign-out")
+async def sign_out(request: Request) -> Response:
+    """End a session."""
+    check_origin(request)
+    sessions = sessions_of(request)
+    form = await _form(request)
+    sessions.close(check_form(sessions.find(request), form.get("form_token", "")))
+    response = RedirectResponse("/sign-in", _SEE_OTHER)
+    response.delete_cookie(COOKIE, path="/", httponly=True, samesite="strict")
+    return response
+
+
+@change_router.get("/jobs/{job}/approve")
+async def ask_approval(request: Request, job: JobNumber) -> Response:
+    """Ask whether the candidate of a job may really be promoted."""
+    return await _ask_about_job(request, job, "approve.html")
+
+
+@change_router.post("/jobs/{job}/approve")
+async def approve_job(request: Request, job: JobNumber) -> Response:
+    """Let the candidate of a job be promoted."""
+    viewer, form = await _decide(request)
+    service = service_of(request)
+    note = _order(form).note
+
+    def work(store: Store) -> None:
+        contract = require_contract(service, require_job(store, job).model)
+        approve(store, contract, job, actor=viewer.name, note=note)
+
+    await service.owner.ask(work)
+    service.worker.wake()
+    return RedirectResponse(link("jobs", job), _SEE_OTHER)
+
+
+@change_router.get("/jobs/{job}/cancel")
+async def ask_cancelling(request: Request, job: JobNumber) -> Response:
+    """Ask whether a job shall really end."""
+    return await _ask_about_job(request, job, "cancel.html")
+
+
+@change_router.post("/jobs/{job}/cancel")
+async def cancel_job(request: Request, job: JobNumber) -> Response:
+    """End a job."""
+    viewer, form = await _decide(request)
+    service = service_of(request)
+    note = _order(form).note
+    await service.owner.ask(lambda store: cancel(store, job, actor=viewer.name, note=note))
+    service.worker.unwant(job)
+    return RedirectResponse(link("jobs", job), _SEE_OTHER)
+
+
+@change_router.get("/rollback")
+async def ask_rollback(request: Request, model: str) -> Response:
+    """Ask which earlier version shall serve again."""
+    viewer = enter(request, Scope.PROMOTE)
+    contract = require_contract(service_of(request), model)
+    current, versions = await asyncio.to_thread(_versions, contract)
+    if not versions:
+        raise RefusedError(f"there is no earlier version of {model} to roll back to")
+    values = {"model": model, "current": current, "versions": versions}
+    return _with_form(request, viewer, "rollback.html", **values)
+
+
+@change_router.post("/rollback")
+async def rollback_model(request: Request) -> Response:
+    """Let an earlier version serve again."""
+    viewer, form = await _decide(request)
+    service = service_of(request)
+    contract = require_contract(service, form.get("model", ""))
+    order = _order(form)
+    await asyncio.to_thread(roll_back, service.owner, contract, order.to or None, actor=viewer.name)
+    return RedirectResponse(link("models", contract.name), _SEE_OTHER)
+
+
+async def _ask_about_job(request: Request, job: int, template: str) -> Response:
+    viewer = enter(request, Scope.PROMOTE)
+    service = service_of(request)
+    context = service.context()
+
+    def view(store: Store) -> JobView:
+        return view_job(store, context, job).job
+
+    return _with_form(request, viewer, template, job=await service.owner.ask(view))
+
+
+def _with_form(request: Request, viewer: Viewer, template: str, **values: Any) -> Response:
+    """Give a page with a form; who needs no token gets a session with the first one."""
+    sessions = sessions_of(request)
+    if viewer.session is None:
+        viewer = Viewer(viewer.name, viewer.may_promote, sessions.open(None))
+    response = render(template, viewer=viewer, **values)
+    if viewer.session is not None and not viewer.signed_in:
+        sessions.send(request, response, viewer.session)
+    return response
+
+
+async def _decide(request: Request) -> tuple[Viewer, _Form]:
+    """Take a form that decides something.
+
+    Raises:
+        HTTPException: It is of another site or session, or its sender may not decide.
+    """
+    check_origin(request)
+    form = await _form(request)
+    viewer = enter(request, Scope.PROMOTE)
+    check_form(viewer.session, form.get("form_token", ""))
+    return viewer, form
+
+
+async def _form(request: Request) -> _Form:
+    """Read the fields of a form.
+
+    Raises:
+        HTTPException: 400, 413 or 415.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/x-www-form-urlencoded":
+        raise HTTPException(415, "send this form as application/x-www-form-urlencoded")
+    body = await request.body()
+    if len(body) > _MOST_BYTES:
+        raise HTTPException(413, f"a form may have {_MOST_BYTES} bytes; say it in fewer words")
+    try:
+        fields = parse_qs(
+            body.decode(), keep_blank_values=True, max_num_fields=_MOST_FIELDS, errors="strict"
+        )
+    except ValueError as error:
+        raise HTTPException(400, "this form cannot be read; open its page again") from error
+    return {name: values[-1] for name, values in fields.items()}
+
+
+def _order(form: _Form) -> RollbackOrder:
+    """Check what was written into a form.
+
+    Raises:
+        HTTPException: 400.
+    """
+    try:
+        return RollbackOrder(note=form.get("note", "").strip(), to=form.get("to"))
+    except ValidationError as error:
+        raise HTTPException(
+            400, "a note may have 500 characters on one line; nothing was changed, go back"
+        ) from error
+
+
+def _versions(contract: ModelContract) -> tuple[str | None, list[str]]:
+    """Give the version that serves, and the others, those before it first."""
+    layout = VersionLayout(contract.registry, contract.name)
+    pointer = read_pointer(layout)
+    current = None if pointer is None else pointer.version
+    if current is None:
+        return None, []
+    others = [one for one in layout.identities() if one != current]
+    others.sort(key=lambda one: (number_of(one) > number_of(current), -number_of(one)))
+    return current, others[:_MOST_SHOWN]

@@ -1,0 +1,24 @@
+-- Streams of which the looks that were joined and the rollups that took their windows in differ;
+-- the two are written by different statements out of the same windows, and never changed again.
+WITH folded AS (
+    SELECT
+        p.model, p.profile, p.instrument,
+        SUM(r.seen) AS seen, SUM(r.units) AS units, SUM(r.units_covered) AS covered
+    FROM rollups AS r
+    JOIN processes AS p USING (process_id)
+    GROUP BY p.model, p.profile, p.instrument
+),
+
+looked AS (
+    SELECT
+        model, profile, instrument,
+        SUM(seen) AS seen, SUM(units) AS units, SUM(covered) AS covered
+    FROM looks
+    GROUP BY model, profile, instrument
+)
+
+SELECT model, profile
+FROM folded AS f
+FULL JOIN looked AS l USING (model, profile, instrument)
+WHERE (f.seen, f.units, f.covered) IS DISTINCT FROM (l.seen, l.units, l.covered)
+ORDER BY model, profile

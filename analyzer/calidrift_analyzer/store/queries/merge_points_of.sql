@@ -1,0 +1,4 @@
+SELECT point
+FROM process_points
+WHERE process_id = $process_id
+ORDER BY position

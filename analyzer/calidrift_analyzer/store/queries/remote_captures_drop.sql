@@ -1,0 +1,2 @@
+DELETE FROM remote_captures
+WHERE process = $process AND model = $model

@@ -1,0 +1,2 @@
+DELETE FROM triggers
+WHERE status = 'resolved' AND epoch_ns(seen) < $until

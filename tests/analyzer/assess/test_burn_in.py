@@ -1,0 +1,207 @@
+"""After a promotion: learning, with the tolerance alarm alone, until units are enough."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from calidrift_agent._profile import ReferenceOrigin
+from calidrift_agent._state import SegmentCount
+from calidrift_agent._vocabulary import CountColumn, ReferenceSource, ValueColumn
+from calidrift_analyzer.assess import assess_stored
+from calidrift_analyzer.records import BurnIn, Verdict, needs_action
+
+PROVISIONAL = ReferenceOrigin(source=ReferenceSource.PROVISIONAL)
+POINTS = ("a:input", "b:input")
+
+
+@pytest.fixture
+def promoted(bench):
+    """A bench after a promotion: bounds of a recalibration."""
+
+    def make(origin=PROVISIONAL, **options):
+        bench.calibrate({name: bench.normal(512) for name in POINTS}, **options)
+        bench.profile = replace(bench.profile, reference=origin)
+        bench.meta = replace(bench.meta, profile=bench.profile.digest)
+        return bench
+
+    return make
+
+
+def test_the_words_say_how_far_it_is(promoted):
+    bench = promoted()
+    bench.send(*(bench.normal(212) * 0.9 for _ in POINTS))
+    found = bench.assess()
+    assert found.verdict is Verdict.LEARNING
+    assert found.sentence == (
+        "learning: 212 of 512 random units since this version was promoted; until then only the "
+        "tolerance alarm speaks"
+    )
+    assert found.next_step.startswith(
+        "nothing to do yet; run `calidrift reference learn` when they are complete, in about "
+    )
+    assert found.burn_in == BurnIn(
+        units=212, wanted=512, seconds_left=pytest.approx(300 * 22 / 212), provisional=True
+    )
+    assert not found.burn_in.complete
+
+
+def test_nothing_is_concluded_from_a_provisional_bound(promoted):
+    bench = promoted()
+    bench.send(bench.normal(60), bench.normal(60, scale=9.0))
+    found = bench.assess(tolerance=0.999)  # whatever leaves is tolerated
+    assert {point.verdict for point in found.points} == {Verdict.LEARNING}
+    for point in found.points:
+        assert point.log10_evidence is point.alarm is point.detectable_exceedance is None
+    assert found.alarm is found.detectable_exceedance is found.units_to_detect is None
+    assert found.standing_out == ()
+    # What is measured is told all the same.
+    assert found.point("b:input").exceedances == 60
+    assert found.point("b:input").sentence.startswith("60 of 60 units left the provisional range")
+
+
+def test_the_same_traffic_alarms_with_a_random_reference(promoted):
+    bench = promoted(ReferenceOrigin())
+    bench.send(bench.normal(60), bench.normal(60, scale=9.0))
+    found = bench.assess()
+    assert found.point("b:input").alarm is not None
+    assert found.burn_in is None
+
+
+def test_when_units_are_enough_the_next_step_is_to_learn(promoted):
+    bench = promoted()
+    bench.send(*(bench.normal(80) * 0.9 for _ in POINTS))
+    found = bench.assess(reference_units=80)
+    assert found.verdict is Verdict.LEARNING
+    assert found.burn_in.complete
+    assert "80 random units since this version was promoted are enough" in found.sentence
+    assert found.next_step == "run `calidrift reference learn`"
+
+
+def test_harmful_drift_is_found_by_the_tolerance_alarm(promoted):
+    bench = promoted()
+    bench.send(bench.normal(40) * 0.9, bench.normal(40) * 0.9)
+    assert bench.assess().verdict is Verdict.LEARNING
+    bench.send(bench.normal(100), bench.normal(100, scale=20.0))
+    found = bench.assess()
+    assert found.service_levels[0].breach is not None
+    assert found.verdict is Verdict.DRIFTED_HARMFUL
+    assert found.sentence.startswith("traffic left the calibrated range at 1 point of 2, with harm")
+    assert found.sentence.endswith("until then only the tolerance alarm speaks")
+    assert "learning: 140 of 512 random units" in found.sentence
+    assert found.next_step.startswith("run `calidrift select`, then `calidrift recalibrate`")
+    worst, calm = found.points
+    assert (worst.name, worst.verdict) == ("b:input", Verdict.DRIFTED_HARMFUL)
+    assert "left the provisional range, more than is tolerated" in worst.sentence
+    assert calm.verdict is Verdict.LEARNING
+    assert worst.alarm == found.alarm
+    assert worst.alarm.observed == found.service_levels[0].breach.units
+    assert 0 < worst.alarm.exceedances <= found.service_levels[0].breach.outside
+    assert worst.alarm.served >= worst.alarm.observed
+    assert worst.log10_evidence == found.service_levels[0].log10_evidence
+    assert worst.log10_evidence_now is None  # the evidence itself stays silent
+    assert needs_action(found)
+
+
+def test_the_drift_is_judged_on_the_traffic_since_it_began(promoted):
+    bench = promoted()
+    bench.send(bench.normal(300) * 0.9, bench.normal(300) * 0.9)
+    bench.send(bench.normal(100), bench.normal(100, scale=20.0))
+    calm_ns = bench.store.history("net", bench.profile.digest).end_ns[29]
+    bench.store.put_profile(bench.profile)
+    found = assess_stored(bench.store, "net")
+    assert found.alarm.since_ns == calm_ns
+    assert found.verdict is Verdict.DRIFTED_HARMFUL
+    assert found.points[0].sqnr_change_db < bench.assess().points[0].sqnr_change_db
+
+
+def test_harmless_drift_may_become_the_reference(promoted):
+    bench = promoted()
+    peak = bench.profile.points["b:input"].observed_bound.value
+    wide = np.full((100, 64), peak * 1.0001)
+    bench.send(bench.normal(100) * 0.5, wide)
+    found = bench.assess(harm_db=60.0)
+    assert found.verdict is Verdict.DRIFTED_HARMLESS
+    assert "--force" in found.next_step
+    assert not needs_action(found)
+
+
+def test_a_segment_alone_raises_it_too(promoted):
+    bench = promoted()
+    bench.calibrate({name: bench.normal(20_000, elements=8) for name in POINTS})
+    bench.profile = replace(bench.profile, reference=PROVISIONAL)
+    bench.meta = replace(bench.meta, profile=bench.profile.digest)
+    bounds = [one.observed_bound.value for one in bench.profile.points.values()]
+    windows = []
+    for number in range(20):  # one unit in two hundred, the only one by night
+        values = [bench.normal(200, elements=8) * 0.5 for _ in POINTS]
+        values[1][-1] *= 100.0
+        window = bench.traffic.unit_window(number, values, bounds)
+        segments = (SegmentCount("day", 199, 199), SegmentCount("night", 1, 0))
+        windows.append(replace(window, segments=segments))
+    bench.store.ingest(bench.meta, windows, batch=bench.store.next_batch())
+    found = bench.assess()
+    broken = [level.segment for level in found.service_levels if level.breach]
+    assert broken == ["night"]
+    assert found.verdict is Verdict.DRIFTED_HARMFUL
+    assert [point.name for point in found.points if point.alarm] == ["b:input"]
+
+
+def test_windows_of_an_older_agent_ask_for_an_update(promoted):
+    bench = promoted()
+    bounds = [one.observed_bound.value for one in bench.profile.points.values()]
+    window = bench.traffic.unit_window(0, [bench.normal(10) * 0.5 for _ in POINTS], bounds)
+    window.counts[:, CountColumn.UNITS_MEASURED] = 0
+    window.values[:, ValueColumn.UNIT_HIGHEST] = -np.inf
+    bench.store.ingest(bench.meta, [window], batch=bench.store.next_batch())
+    found = bench.assess()
+    assert found.verdict is Verdict.LEARNING
+    assert found.burn_in.seconds_left is None
+    assert "earlier ones do not measure" in found.next_step
+
+
+def test_a_blind_point_stays_blind(promoted):
+    bench = promoted()
+    bounds = [one.observed_bound.value for one in bench.profile.points.values()]
+    window = bench.traffic.unit_window(0, [bench.normal(10) * 0.5 for _ in POINTS], bounds)
+    window.counts[1] = 0
+    window.cells[1] = 0
+    bench.store.ingest(bench.meta, [window], batch=bench.store.next_batch())
+    found = bench.assess()
+    assert found.verdict is Verdict.BLIND
+    assert "never fired" in found.sentence
+    assert "learning: 10 of 512" in found.sentence
+
+
+def test_ranges_only_say_how_a_reference_can_be_had(bench):
+    bench.calibrate({name: bench.normal(64) for name in POINTS}, sketches=False)
+    points = {n: replace(p, observed_bound=None) for n, p in bench.profile.points.items()}
+    bench.profile = replace(bench.profile, points=points)
+    bench.meta = replace(bench.meta, profile=bench.profile.digest)
+    bench.send(*(bench.normal(30) for _ in POINTS))
+    found = bench.assess()
+    assert found.verdict is Verdict.NO_REFERENCE
+    assert found.burn_in.units == 30
+    assert not found.burn_in.provisional
+    assert "`calidrift reference learn` when 512 random units were observed (30 so" in (
+        found.next_step
+    )
+    assert "calidrift calibrate" in found.next_step
+    ready = bench.assess(reference_units=30)
+    assert ready.next_step == (
+        "run `calidrift reference learn`: 30 random units are enough for a reference"
+    )
+
+
+def test_every_profile_starts_afresh(promoted):
+    # What alarmed under one profile says nothing under the next one.
+    bench = promoted(ReferenceOrigin())
+    bench.send(bench.normal(60), bench.normal(60, scale=9.0))
+    assert bench.assess().alarm is not None
+    bench.calibrate({name: bench.normal(512, scale=2.0) for name in POINTS})
+    bench.send(*(bench.normal(20) for _ in POINTS))
+    found = bench.assess()
+    assert found.alarm is None
+    assert found.units == 20
+    assert found.service_levels[0].units == 20
+    assert found.verdict is Verdict.NOT_DRIFTED

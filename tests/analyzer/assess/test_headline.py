@@ -1,0 +1,166 @@
+"""The first sentence: which segment it names, what comes first, and what to do."""
+
+from dataclasses import replace
+
+import pytest
+
+from calidrift_analyzer.assess._headline import Headline
+from calidrift_analyzer.records import (
+    Alarm,
+    Breach,
+    HarmBreach,
+    HarmLoss,
+    Interval,
+    MeasuredHarm,
+    PointAssessment,
+    ServiceLevel,
+    Verdict,
+)
+
+MOMENT = 1_800_000_000 * 10**9
+ALARM = Alarm(MOMENT, MOMENT - 10**9, 10, 5, 10, 100)
+DRIFTED = PointAssessment(
+    name="a:input",
+    verdict=Verdict.DRIFTED_HARMFUL,
+    sentence="",
+    next_step="repair",
+    units=10,
+    exceedances=5,
+    alarm=ALARM,
+    sqnr_change_db=-7.0,
+)
+CALM = replace(
+    DRIFTED, name="b:input", verdict=Verdict.NOT_DRIFTED, alarm=None, next_step="nothing to do"
+)
+
+
+def level(segment, units, outside, *, broken):
+    return ServiceLevel(
+        segment=segment,
+        units=units,
+        outside=outside,
+        share=None,
+        declared=0.01,
+        tolerance=0.01,
+        log10_evidence=0.0,
+        log10_threshold=2.0,
+        breach=Breach(MOMENT, units, outside) if broken else None,
+        changes_ns=(),
+        units_to_breach=None,
+    )
+
+
+def headline(*points, levels=(), harm=None, verdict=None, errors=False):
+    return Headline(
+        verdict=verdict or points[0].verdict,
+        points=points,
+        alarm=next((one.alarm for one in points if one.alarm), None),
+        levels=levels,
+        harm=harm,
+        why_not="",
+        uncollected="",
+        errors=errors,
+    )
+
+
+def measured(mean, *, low=0.0, high=1.0, broken=False, recent=None):
+    return MeasuredHarm(
+        loss=HarmLoss.DISAGREEMENT,
+        units=100,
+        total=100 * mean,
+        mean=Interval(mean, low, high),
+        recent=recent,
+        tolerance=0.05,
+        log10_evidence=0.0,
+        log10_threshold=1.3,
+        breach=HarmBreach(MOMENT, 50, 10.0) if broken else None,
+        units_to_breach=None,
+    )
+
+
+NIGHT = level("night", 20, 10, broken=True)
+WHOLE = level(None, 1000, 11, broken=False)
+
+
+def test_a_drift_of_one_segment_is_told_as_one():
+    said = headline(DRIFTED, CALM, levels=(WHOLE, NIGHT)).sentence
+    assert said.startswith("segment night (2 % of the traffic; the rest is in order) left")
+
+
+@pytest.mark.parametrize(
+    "levels",
+    [
+        (WHOLE,),
+        (WHOLE, level("night", 20, 1, broken=False)),
+        (WHOLE, NIGHT, level("day", 100, 5, broken=True)),
+        # The rest of the traffic leaves the ranges as well, beyond what is tolerated.
+        (level(None, 1000, 60, broken=True), NIGHT),
+        # There is no other traffic.
+        (level(None, 20, 10, broken=True), NIGHT),
+        (),
+    ],
+)
+def test_a_drift_of_all_traffic_names_no_segment(levels):
+    assert headline(DRIFTED, levels=levels).sentence.startswith("traffic left")
+
+
+def test_it_says_where_how_bad_and_since_when():
+    said = headline(DRIFTED, CALM).sentence
+    assert "at 1 point of 2, with harm, since about 2027-01-15 07:59:59 UTC" in said
+    assert "predicted at a:input: SQNR fell by 7.0 dB" in said
+    both = headline(DRIFTED, replace(DRIFTED, name="c:input")).sentence
+    assert "at 2 points of 2, 2 of them with harm" in both
+
+
+def test_what_was_measured_comes_before_what_is_predicted():
+    broken = measured(0.2, broken=True)
+    said = headline(DRIFTED, harm=broken).sentence
+    assert said.index("20 % of the answers differ from FP32 (measured; 5 % tolerated)") < (
+        said.index("predicted at")
+    )
+    assert headline(DRIFTED, harm=broken).next_step == "repair"
+
+    kept = measured(0.001, high=0.02)
+    said = headline(DRIFTED, harm=kept).sentence
+    assert "by prediction, but not in the answers" in said
+    assert "predicted at a:input" in said
+    assert headline(DRIFTED, harm=kept).next_step.startswith("without haste")
+
+    few = measured(0.0, high=0.5)
+    assert "too few to tell" in headline(DRIFTED, harm=few).sentence
+    # Calm traffic before the drift must not make the answers look good.
+    late = measured(0.001, high=0.02, recent=Interval(0.3, 0.1, 0.6))
+    said = headline(DRIFTED, harm=late).sentence
+    assert "30 % of the answers differ from FP32 since then" in said
+    assert "by prediction" not in said
+
+
+def test_calm_points_do_not_hide_a_broken_segment_or_harm():
+    broken = headline(CALM, levels=(WHOLE, NIGHT, level("x", 5, 5, broken=True)))
+    assert broken.sentence.startswith("segment night (and 1 more) breaks the service level since")
+    assert "10 of 20 units left a range, 1 % tolerated" in broken.sentence
+    assert "no alarm at any point yet" in broken.sentence
+    assert "segment night" in broken.next_step
+    assert "calidrift coverage" in broken.next_step
+
+    whole = headline(CALM, levels=(level(None, 100, 9, broken=True),))
+    assert whole.sentence.startswith("all traffic breaks the service level since")
+    assert "this traffic" in whole.next_step
+
+    harmed = headline(CALM, harm=measured(0.2, broken=True))
+    assert harmed.sentence.startswith("20 % of the answers differ from FP32")
+    assert "calidrift recalibrate" in harmed.next_step
+    assert headline(CALM, harm=measured(0.0)).next_step == "nothing to do"
+    assert "answers" not in headline(CALM, harm=measured(0.0)).sentence
+
+
+def test_noise_is_told_as_noise():
+    noise = replace(measured(0.2, broken=True), loss=HarmLoss.NOISE)
+    assert "outputs carry 20 % noise against FP32" in headline(CALM, harm=noise).sentence
+
+
+def test_nan_comes_before_a_broken_level_in_what_to_do():
+    sick = replace(CALM, nan_elements=3, next_step="find the NaN")
+    found = headline(sick, levels=(WHOLE, NIGHT))
+    assert found.next_step == "find the NaN"
+    assert "NaN or Inf at 1 point of 1" in found.sentence
