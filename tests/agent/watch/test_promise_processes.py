@@ -1,6 +1,7 @@
 """Forks, the end of the interpreter and SIGKILL; each in a process of its own."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -56,13 +57,18 @@ def start(
         stderr=subprocess.PIPE,
         text=True,
         env=environment,
+        start_new_session=True,
     )
 
 
 def run(folder: Path, body: str) -> list[dict[str, Any]]:
     """Run to the end; what it said, line by line."""
     process = start(folder, body)
-    out, err = process.communicate(timeout=90)
+    try:
+        out, err = process.communicate(timeout=90)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)  # with its children: nothing goes on spinning
+        raise
     assert process.returncode == 0, err
     return [json.loads(line) for line in out.splitlines()]
 
