@@ -84,9 +84,18 @@ def read(variables: Mapping[str, str] | None = None) -> Environment:
     state_dir = source.get(CALIDRIFT_STATE_DIR, "").strip()
     return Environment(
         disabled=_switch(source, CALIDRIFT_DISABLED),
-        state_dir=Path(state_dir) if state_dir else None,
+        state_dir=folder_at(state_dir) if state_dir else None,
         strict=_switch(source, CALIDRIFT_STRICT),
     )
+
+
+def folder_at(path: str | os.PathLike[str]) -> Path:
+    """The path of a folder as it is meant: `~` is somebody's home; never raises.
+
+    >>> folder_at("a/b").as_posix(), folder_at("~/a").name
+    ('a/b', 'a')
+    """
+    return Path(os.path.expanduser(path))  # noqa: PTH111 - that of pathlib raises without a home
 
 
 def native_allowed(variables: Mapping[str, str] | None = None) -> bool:

@@ -15,6 +15,9 @@ from calidrift_agent.errors import AttachError, ProfileMismatchError
 def require_unwatched(model: Any, *attributes: str) -> None:
     """Refuse a model in which a gate stands already.
 
+    A gate of a watch that was closed is taken out: the host had saved it as the model's own
+    forward, and has put it back since.
+
     Args:
         model: What requests call.
         attributes: Where a gate may stand; by default `forward`.
@@ -23,7 +26,13 @@ def require_unwatched(model: Any, *attributes: str) -> None:
         AttachError: It is watched.
     """
     own = getattr(model, "__dict__", {})
-    if any(isinstance(own.get(name), Gate) for name in attributes or ("forward",)):
+    places = attributes or ("forward",)
+    for name in places:
+        while isinstance(gate := own.get(name), Gate) and gate.observe is None:
+            gate.detach()
+            if own.get(name) is gate:  # it stood for another attribute, or for another object's
+                break
+    if any(isinstance(own.get(name), Gate) for name in places):
         raise AttachError(
             f"this {type(model).__name__} is watched already; close the other watch first"
         )

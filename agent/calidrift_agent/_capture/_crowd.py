@@ -1,18 +1,25 @@
-"""Bounds over the captures of all processes of a state directory: the dead ones' oldest go."""
+"""Bounds over the captures of all processes of a state directory: those of the oldest dead go.
+
+A process of which only some captures can stay loses some at random, so that the rest remains a
+sample, and its index is brought up to date: a row is there with the probability that it had,
+times the share that was kept.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
-from calidrift_agent._capture._file import CAPTURE_SUFFIX
-from calidrift_agent._capture._index import INDEX_NAME
+from calidrift_agent._capture._file import CAPTURE_SUFFIX, write_privately
+from calidrift_agent._capture._index import INDEX_NAME, read_index
 from calidrift_agent._capture._sealing import SEALED_SUFFIX
+from calidrift_agent.errors import CaptureError
 
 _TMP = ".tmp"
 
@@ -34,17 +41,35 @@ class Crowd:
 @final
 @dataclass(frozen=True, slots=True)
 class _Kept:
-    """One capture: sorts by age."""
+    """One capture, whole or half written."""
 
     written_ns: int
     path: Path
     size: int
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether it was written to its end."""
+        return not self.path.name.endswith(_TMP)
+
+    @property
+    def turn(self) -> tuple[bool, bytes]:
+        """Order in which those of a folder go: half-written ones, then at random.
+
+        The same each time, so that what is left after two rounds is what one would have left; and
+        drawn apart from everything that had a part in keeping it.
+        """
+        drawn = hashlib.blake2b(os.fsencode(self.path.name), digest_size=8, person=b"thin")
+        drawn.update(os.fsencode(self.path.parent.name))
+        return self.is_whole, drawn.digest()
+
 
 def thin_out(
     captures: Path, most_bytes: int, most_files: int, is_living: Callable[[str], bool]
 ) -> Crowd:
-    """Unlink the oldest captures of dead processes until all captures together keep the bounds.
+    """Unlink captures of dead processes until all captures together keep the bounds.
+
+    The process that captured last comes last; of one that keeps some, they go at random.
 
     Those of living processes count, and stay. A process lives while the lock on its folder is held
     (see `hold`), or while the caller knows it to; where that cannot be told, it lives. A reader
@@ -66,16 +91,21 @@ def thin_out(
         return Crowd(0, tuple(complaints))
     dead = [folder for folder in folders if not (is_living(folder.name) or _is_held(folder))]
     removed = 0
-    for one in sorted((o for f in dead for o in folders[f]), key=lambda o: (o.written_ns, o.path)):
-        if size <= most_bytes and count <= most_files:
-            break
-        try:
-            one.path.unlink(missing_ok=True)
-        except OSError as error:
-            complaints.append(f"capture {one.path} cannot be removed ({error.strerror})")
-            continue
-        size, count, removed = size - one.size, count - 1, removed + 1
+    dead.sort(key=lambda folder: max((one.written_ns for one in folders[folder]), default=0))
     for folder in dead:
+        gone: list[_Kept] = []
+        for one in sorted(folders[folder], key=lambda one: one.turn):
+            if size <= most_bytes and count <= most_files:
+                break
+            try:
+                one.path.unlink(missing_ok=True)
+            except OSError as error:
+                complaints.append(f"capture {one.path} cannot be removed ({error.strerror})")
+                continue
+            gone.append(one)
+            size, count = size - one.size, count - 1
+        removed += len(gone)
+        _thin_index(folder, folders[folder], gone, complaints)
         _remove_if_empty(folder)
     return Crowd(removed, tuple(complaints))
 
@@ -128,6 +158,26 @@ def _captures_in(folder: Path, complaints: list[str]) -> Iterator[_Kept]:
         return
     except OSError as error:
         complaints.append(f"captures in {folder} cannot be listed ({error.strerror})")
+
+
+def _thin_index(folder: Path, had: list[_Kept], gone: list[_Kept], complaints: list[str]) -> None:
+    """Have the index of a folder say what is left of its captures."""
+    before = sum(one.is_whole for one in had)
+    lost = sum(one.is_whole for one in gone)
+    if not 0 < lost < before:
+        return
+    names = {one.path.name for one in had if one.is_whole} - {one.path.name for one in gone}
+    left = [name.partition(".")[0] for name in sorted(names)]
+    try:
+        index = read_index(folder)
+        if index is not None:
+            thinned = index.thinned((before - lost) / before, left)
+            write_privately(folder / INDEX_NAME, thinned.to_json().encode())
+    except (CaptureError, OSError) as error:
+        complaints.append(
+            f"{lost} of {before} captures in {folder} were removed, but its index cannot be "
+            f"brought up to date, so that it promises too much ({error})"
+        )
 
 
 def _remove_if_empty(folder: Path) -> None:

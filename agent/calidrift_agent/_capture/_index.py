@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, final
 
@@ -74,6 +74,25 @@ class CaptureIndex:
             shared = self.reservoirs.get(SHARED, 1.0)
             return self.reservoirs.get(segment_key(segment), shared)
         return self.chances.get(capture, 1.0)
+
+    def thinned(self, share: float, left: Iterable[str]) -> CaptureIndex:
+        """The index of what is left when captures were removed at random.
+
+        Args:
+            share: Share that was kept, in (0, 1].
+            left: Ids of the captures that are left.
+
+        Example:
+            >>> index = CaptureIndex("net", "", "", 640, 3, 0, reservoirs={"*": 0.1})
+            >>> index.thinned(0.5, ["a"]).inclusion(CaptureKind.UNIFORM)
+            0.05
+        """
+        reservoirs = {SHARED: 1.0, **self.reservoirs}
+        return replace(
+            self,
+            reservoirs={key: rate * share for key, rate in reservoirs.items()},
+            chances={name: self.chances.get(name, 1.0) * share for name in left},
+        )
 
     def to_json(self) -> str:
         """JSON text of this record."""

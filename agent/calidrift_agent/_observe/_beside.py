@@ -16,7 +16,7 @@ from calidrift_agent._observe._intake import NOTHING, Intake, Keep, ObservedCall
 from calidrift_agent._observe._replay import UNKNOWN, WHOLE_BATCH
 from calidrift_agent._observe._shadow import Shadow
 from calidrift_agent._observe._steps import Request, choose_unit
-from calidrift_agent._observe._suitable import is_traced, why_unsuitable
+from calidrift_agent._observe._suitable import TRACED, is_taken_apart, is_traced, why_unsuitable
 from calidrift_agent._points import ForwardSignature, Frame, cached_length
 from calidrift_agent._taps import Ledger, copy_rows, named_tensors, rows_of
 from calidrift_agent._vocabulary import DropReason, Stage
@@ -124,16 +124,13 @@ class Beside:
     def _begin(
         self, args: tuple[Any, ...], kwargs: Mapping[str, Any], request: Request | None
     ) -> ObservedCall | None:
-        if is_traced():
+        traced = is_traced()
+        if traced and is_taken_apart():
             return None
         if request is None or not request.observed:
             next(self.sampled.calls)
-        read = (args, kwargs) if self._reader is None else self._reader.inputs(args, kwargs)
-        unsuitable = "" if read is None else why_unsuitable(*read)
-        if read is None or unsuitable:
-            if unsuitable:
-                self.remarks[unsuitable] = None
-            self._ledger.dropped(DropReason.UNSUITABLE_INPUT)
+        read = self._read(args, kwargs, traced=traced)
+        if read is None:
             return None
         args, kwargs = read
         rows = rows_of(args, kwargs)
@@ -172,6 +169,21 @@ class Beside:
             return None
         call.size = sum(tensor.nbytes for tensor in tensors.values())
         return call
+
+    def _read(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, traced: bool
+    ) -> tuple[tuple[Any, ...], Mapping[str, Any]] | None:
+        """Return the inputs as tensors; None, and one drop more, where they cannot be observed."""
+        read, unsuitable = None, TRACED
+        if not traced:
+            read = (args, kwargs) if self._reader is None else self._reader.inputs(args, kwargs)
+            unsuitable = "" if read is None else why_unsuitable(*read)
+        if unsuitable:
+            self.remarks[unsuitable] = None
+        if read is None or unsuitable:
+            self._ledger.dropped(DropReason.UNSUITABLE_INPUT)
+            return None
+        return read
 
     def _is_stateful(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
         """Whether a second run would change the host's state: a filled cache, or a generator."""

@@ -1,10 +1,10 @@
 """What the host may say about a request: its segment, its session and its key."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar, Token
 from dataclasses import dataclass
-from typing import Final, Protocol, final
+from typing import Any, Final, Protocol, final
 from weakref import ref
 
 from calidrift_agent.errors import ConfigurationError
@@ -73,6 +73,15 @@ def request_context(
     (one copy per call that runs at the same time). An inner context keeps what the outer one said
     about anything that it does not say itself.
 
+    A block inside a generator holds for the context in which the generator was when it entered the
+    block, and frameworks may run each step of a plain generator in another copy of the context: so
+    do FastAPI with a dependency that is a plain `def` with a `yield`, and Starlette with the later
+    steps of a streamed plain generator. Nothing is raised there, but what was said does not reach
+    the endpoint, or the later steps. Make the dependency an `async def`, or open the block in a
+    middleware; inside a streamed generator, open it around each call of the model. After an
+    asynchronous generator that is dropped half-way, its consumer's context keeps what it said:
+    close it with `contextlib.aclosing`.
+
     Args:
         segment: A group of requests that is reported on its own ("night", "tenant-a"). Keep
             these few: only the first 64 names of a process are kept apart.
@@ -115,7 +124,7 @@ def request_context(
         try:
             yield
         finally:
-            _current.reset(token)
+            _reset(_current, token)
         return
     block = _Block(key, _innermost.get())
     inner = _innermost.set(block)
@@ -124,8 +133,8 @@ def request_context(
         yield
     finally:
         _close(block)
-        _innermost.reset(inner)
-        _current.reset(token)
+        _reset(_innermost, inner)
+        _reset(_current, token)
 
 
 def current_context() -> RequestContext:
@@ -161,6 +170,12 @@ def keep_own_blocks() -> None:
     while block is not None:
         _blocks[id(block)] = block
         block = block.outer
+
+
+def _reset(variable: ContextVar[Any], token: Token[Any]) -> None:
+    """Give a variable its former value, unless the block is left in a context of another one."""
+    with suppress(ValueError):  # that context has not got what was set
+        variable.reset(token)
 
 
 def _open(block: _Block) -> None:

@@ -44,6 +44,7 @@ class Footprint:
         tensors: The tensors.
         modules: Identities of the `nn.Module`s.
         compiled: Names of functions behind `torch.compile`.
+        generators: Random generators of numpy.
     """
 
     facts: list[object] = field(default_factory=list)
@@ -51,6 +52,7 @@ class Footprint:
     tensors: list[torch.Tensor] = field(default_factory=list)
     modules: set[int] = field(default_factory=set)
     compiled: list[str] = field(default_factory=list)
+    generators: list[np.random.Generator | np.random.RandomState] = field(default_factory=list)
 
     def difference(self, later: "Footprint") -> str | None:
         """Return where a later walk found something else; None where nothing changed."""
@@ -103,6 +105,8 @@ def _look(found: Footprint, value: Any, place: str, waiting: deque[tuple[str, An
         return ("generator", value.get_state().numpy().tobytes())
     if isinstance(value, np.ndarray):
         return _array_fact(value)
+    if isinstance(value, (np.random.Generator, np.random.RandomState)):
+        found.generators.append(value)
     if isinstance(value, itertools.count):
         return ("count", repr(value))
     if isinstance(value, torch.nn.Module):

@@ -22,7 +22,7 @@ class SideEffectGuard(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     For one thread and one block. Random numbers of torch come from generators of the whole
     process, and giving them back afterwards would take away what other threads drew meanwhile: so
-    none may be drawn. Generators of Python and numpy cannot be guarded.
+    none may be drawn. Generators of Python and numpy are not its business: see `ChanceGuard`.
 
     Args:
         protected: Tensors (parameters, buffers) whose memory must not be written to.

@@ -15,7 +15,8 @@ from calidrift_agent._observe._gate import CallCounter, Gate
 from calidrift_agent._observe._intake import NOTHING, Intake, Keep, ObservedCall
 from calidrift_agent._observe._plan import TreePlan
 from calidrift_agent._observe._steps import Request, choose_unit
-from calidrift_agent._observe._suitable import is_traced, why_unsuitable
+from calidrift_agent._observe._suitable import TRACED, is_taken_apart, is_traced, why_unsuitable
+from calidrift_agent._observe._twin import is_compiled
 from calidrift_agent._points import ForwardSignature, Frame, Point
 from calidrift_agent._taps import (
     Ledger,
@@ -141,11 +142,16 @@ class Instead:
         tree = self._tree
         try:
             if tree is None:
+                self._is_compiled = any(map(is_compiled, self._gate.owner.modules()))
                 tree = self._tree = ArmedTree(TreePlan(self._gate.owner, self._points), self._gate)
-            if not tree.observing:
+            if tree.plan.is_compiled():
+                self._is_compiled = True
+            if not (self._is_compiled or tree.observing):
                 call = self._begin(args, kwargs, request)
         except Exception as error:
             self._ledger.failed(Stage.SAMPLE, error)
+        if self._is_compiled:  # parts of it, by themselves
+            return self._run_compiled(args, kwargs, request)
         recorder = None if call is None else call.ranges or call.clips
         if call is None or tree is None or recorder is None:
             return self._gate.original(*args, **kwargs)
@@ -189,12 +195,13 @@ class Instead:
     def _begin(
         self, args: tuple[Any, ...], kwargs: Mapping[str, Any], request: Request | None
     ) -> ObservedCall | None:
-        if is_traced():
+        traced = is_traced()
+        if traced and is_taken_apart():
             return None
         step = request is not None and request.observed
         if not step:
             next(self.sampled.calls)
-        unsuitable = why_unsuitable(args, kwargs)
+        unsuitable = TRACED if traced else why_unsuitable(args, kwargs)
         if unsuitable:
             self.remarks[unsuitable] = None
             self._ledger.dropped(DropReason.UNSUITABLE_INPUT)

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from calidrift_agent._observe._autocast import autocast_as
+from calidrift_agent._observe._chance import DRAWN
 from calidrift_agent._observe._edges import EdgeShadow
 from calidrift_agent._observe._intake import ObservedCall
 from calidrift_agent._observe._outlook import Outlook
@@ -31,7 +32,8 @@ class ModuleShadow:
     The copy shares the parameters and nothing else, so a pass cannot change what is served. Before
     its first pass, and again whenever the served modules were changed, it is run once under guard;
     where that shows that a second run would change something or draw random numbers, only inputs
-    and output of the requests are observed, until the model changes.
+    and output of the requests are observed, until the model changes; for good where numbers could
+    not be refused before they were drawn.
 
     Args:
         live: The module tree that serves, as eager modules.
@@ -61,6 +63,7 @@ class ModuleShadow:
         self._twin: Twin | None = None
         self._replay = RowReplay()
         self._refused = False
+        self._for_good = False
         self._wait = 0
         self._next_wait = 1
 
@@ -127,7 +130,7 @@ class ModuleShadow:
             return twin
         self._twin = None
         self._wait -= 1
-        if self._refused and self._wait > 0:
+        if self._refused and (self._for_good or self._wait > 0):
             return None
         try:
             twin = Twin(self._live, self._points)
@@ -156,6 +159,8 @@ class ModuleShadow:
 
     def _refuse(self, why: str) -> None:
         self._refused = True
+        # Each look would draw again: numbers that another thread wants at the same moment.
+        self._for_good = why == DRAWN
         self._wait, self._next_wait = self._next_wait, min(2 * self._next_wait, _LONGEST_WAIT)
         self._outlook.close(why)
 

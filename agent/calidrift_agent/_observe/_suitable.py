@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import torch
+from torch.compiler import is_exporting
 from torch.utils._pytree import tree_leaves
 
 ELSEWHERE: Final = (
@@ -17,6 +18,12 @@ NESTED: Final = (
     "and a mask to have such requests observed"
 )
 """Remark about calls with a nested input."""
+TRACED: Final = (
+    "calls inside a transform of torch.func (vmap, grad), a dispatch mode (say, a counter of "
+    "operations) or a graph capture were not observed: tensors are no data there, and what the "
+    "agent does would become part of the host's result"
+)
+"""Remark about calls for which `is_traced` holds, and that are requests."""
 _CUDA: Final = torch.version.cuda is not None
 # Bound once: on the way of a request, each look-up in torch's large modules finds cold memory.
 _tracing_state: Final = torch._C._get_tracing_state
@@ -36,6 +43,11 @@ def is_traced() -> bool:
         or _transforms() is not None
         or (_CUDA and _is_capturing())
     )
+
+
+def is_taken_apart() -> bool:
+    """Whether a program is being made of the model (traced or exported): no request at all."""
+    return _tracing_state() is not None or is_exporting()
 
 
 def _is_capturing() -> bool:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
+import stat
 import struct
 import urllib.parse
 from dataclasses import dataclass
@@ -32,6 +34,9 @@ _HEAD: Final = struct.Struct("<8sIIIIIQQQ")
 """mark, version, columns of requests, counts and values, cells, generation, two lengths."""
 _CHECK: Final = struct.Struct("<I")
 _NAME_BYTES: Final = 120
+_MAX_BYTES: Final = 1 << 30
+_FOREIGN: Final = frozenset({errno.ELOOP, errno.ENXIO, errno.ENODEV})
+"""What opening says of a link, a socket and a device."""
 
 
 @final
@@ -55,15 +60,25 @@ class Carried:
 
 
 def carry_path(directory: Path, model: str) -> Path:
-    """Path of the carry-over file of a model; no two models share one."""
-    name = urllib.parse.quote(model, safe="")[:_NAME_BYTES]
+    """Path of the carry-over file of a model; no two models share one.
+
+    A leading dot is written as `%2E`, so that no file is hidden; one that an older version left
+    under a hidden name stays the model's.
+    """
+    name = urllib.parse.quote(model, safe="", errors="surrogatepass")
     digest = hashlib.sha256(model.encode("utf-8", "surrogatepass")).hexdigest()[:16]
-    return directory / f"{name}-{digest}{CARRY_SUFFIX}"
+    ending = f"-{digest}{CARRY_SUFFIX}"
+    if not name.startswith("."):
+        return directory / f"{name[:_NAME_BYTES]}{ending}"
+    path = directory / f"{f'%2E{name[1:]}'[:_NAME_BYTES]}{ending}"
+    older = directory / f"{name[:_NAME_BYTES]}{ending}"
+    # Used in place: between writing a new one and removing this, both would count.
+    return older if os.path.lexists(older) and not os.path.lexists(path) else path
 
 
 def carry_paths(directory: Path) -> list[Path]:
     """All carry-over files of a directory; none where it does not exist."""
-    return sorted(directory.glob(f"[!.]*{CARRY_SUFFIX}"))
+    return sorted(directory.glob(f"*{CARRY_SUFFIX}"))
 
 
 def read_generation(path: Path) -> int | None:
@@ -74,8 +89,7 @@ def read_generation(path: Path) -> int | None:
             would be too low, and a counter that goes down counts anew.
     """
     try:
-        with path.open("rb") as file:
-            return _unpack(file.read(_HEAD.size)).generation
+        return _unpack(_read(path, _HEAD.size)).generation
     except (FileNotFoundError, StateFormatError):
         return None
     except OSError as error:
@@ -93,9 +107,11 @@ def read_carried(path: Path) -> Carried | None:
         StateError: It cannot be read.
     """
     try:
-        blob = path.read_bytes()
+        blob = _read(path, _MAX_BYTES)
     except FileNotFoundError:
         return None
+    except StateFormatError as error:
+        raise StateFormatError(f"carry-over file {path}: {error}") from error
     except OSError as error:
         raise StateError(f"carry-over file {path} cannot be read ({error.strerror})") from error
     try:
@@ -158,6 +174,33 @@ class _Head(NamedTuple):
     described: int
     payload: int
     columns: Columns
+
+
+def _read(path: Path, most: int) -> bytes:
+    """Up to `most` bytes of a file, of nothing but a file.
+
+    Raises:
+        OSError: It cannot be opened or read now.
+        StateFormatError: It is a link, a pipe, a folder or larger than any carry-over file.
+    """
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
+    try:
+        # O_NONBLOCK: somebody's pipe of this name must not hang the reader.
+        descriptor = os.open(path, flags)
+    except OSError as error:
+        if error.errno in _FOREIGN:
+            raise StateFormatError("it is not a file") from error
+        raise
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise StateFormatError("it is not a file")
+        if status.st_size > _MAX_BYTES:
+            raise StateFormatError(f"it is larger than any ({_MAX_BYTES} bytes)")
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            return file.read(most)
+    finally:
+        os.close(descriptor)
 
 
 def _unpack(blob: bytes) -> _Head:

@@ -15,6 +15,7 @@ from typing import Final, NamedTuple, final
 import numpy as np
 from numpy.typing import NDArray
 
+from calidrift_agent._environment import folder_at
 from calidrift_agent._state._buffer import RECENT_SECONDS
 from calidrift_agent._state._carry import Carried, carry_paths, read_carried, read_generation
 from calidrift_agent._state._combine import FleetSum
@@ -106,7 +107,7 @@ class StateDirectory:
     """
 
     def __init__(self, directory: Path | str) -> None:
-        self._folder = Path(directory)
+        self._folder = folder_at(directory)
         self._begin()
 
     def _begin(self) -> None:

@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, final
 
+from calidrift_agent._environment import folder_at
 from calidrift_agent._state._alone import alone_in
 from calidrift_agent._state._carry import (
     CARRY_SUFFIX,
@@ -70,8 +71,9 @@ class SweepOptions:
         dead_bytes: Disk space that files of dead processes may take; beyond it the oldest go
             before their time. A file of 40 points takes 15 MB, one of 400 points 33 MB.
         capture_bytes: Disk space that captures may take, of all processes together; beyond it the
-            oldest of dead processes go. Those of living ones never do: each keeps within its own
-            `CaptureOptions`.
+            processes that died first lose theirs; one that can keep some loses the others at
+            random, and its index says so. Those of living ones never go: each keeps within its
+            own `CaptureOptions`.
         capture_count: The same for their number.
     """
 
@@ -143,7 +145,7 @@ def sweep(
 
     Cost: about 0.2 ms per file, and 2 ms per file that is merged (40 points).
     """
-    folder = Path(directory)
+    folder = folder_at(directory)
     if not folder.exists():
         return SweepReport()
     now = time.time_ns() if now_ns is None else now_ns

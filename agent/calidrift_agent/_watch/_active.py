@@ -3,13 +3,43 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import final
+from typing import Final, final
 
 from calidrift_agent._attach import Attachment
 from calidrift_agent._observe import Gate, View
 from calidrift_agent._watch._engine import Engine
 from calidrift_agent._watch._storage import Storage
 from calidrift_agent._watch._taken_in import TAKEN_IN
+
+_ENOUGH_CALLS: Final = 20
+"""Observed calls after which a point that never fired is worth a sentence."""
+_SHOWN: Final = 4
+"""Points that it names."""
+
+
+def silence_of(fired: Mapping[str, bool], calls: int) -> tuple[str, ...]:
+    """A sentence about points that never fired, once enough calls were observed.
+
+    Args:
+        fired: Point to whether it fired.
+        calls: Observed calls.
+
+    Example:
+        >>> silence_of({"a:input": True, "b:input": False}, 19)
+        ()
+        >>> silence_of({"a:input": True, "b:input": False}, 20)[0][:50]
+        '1 of 2 points (b:input) never fired in 20 observed'
+    """
+    silent = [name for name, seen in fired.items() if not seen]
+    if not silent or calls < _ENOUGH_CALLS:
+        return ()
+    more = f" and {len(silent) - _SHOWN} more" if len(silent) > _SHOWN else ""
+    return (
+        f"{len(silent)} of {len(fired)} points ({', '.join(silent[:_SHOWN])}{more}) never fired in "
+        f"{calls} observed calls: either no call reaches these layers, or they are called past the "
+        "model's own forward (as `generate` calls an encoder), and such calls are not seen; "
+        "nothing is known of their ranges",
+    )
 
 
 @final

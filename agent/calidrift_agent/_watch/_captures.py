@@ -46,8 +46,10 @@ class CaptureDesk:
         if call.args is None:
             return
         allowed = self._allowed
-        choose = named_tensors if allowed is None else allowed.choose
-        tensors = choose(call.args, call.kwargs)
+        if allowed is None:
+            tensors = named_tensors(call.args, call.kwargs)
+        else:
+            tensors = allowed.choose(call.args, call.kwargs, call.time_ns)
         bfloat16 = tuple(name for name, tensor in tensors.items() if tensor.dtype is torch.bfloat16)
         arrays = {name: _array(tensor) for name, tensor in tensors.items()}
         for row in range(call.rows):

@@ -28,7 +28,7 @@ from calidrift_agent._vocabulary import (
     RequestColumn,
     Strategy,
 )
-from calidrift_agent._watch._active import Active
+from calidrift_agent._watch._active import Active, silence_of
 from calidrift_agent._watch._allowed import AllowedInputs
 from calidrift_agent._watch._arguments import require_arguments
 from calidrift_agent._watch._cost import cost_of, reference_units
@@ -81,6 +81,7 @@ class Watch:
             for point, seen in zip(meta.points, rows, strict=True)
             if view.points is None or point.name in view.points
         }
+        observed_calls = int(total.requests[RequestColumn.OBSERVED])
         has_reference = any(point.observed_bound is not None for point in meta.points)
         return AttachReport(
             model=meta.model,
@@ -92,9 +93,13 @@ class Watch:
             reference=Reference.OBSERVED if has_reference else Reference.NONE,
             active=active is not None and active.engine.stopped is None,
             sampling_ratio=0.0 if active is None else active.engine.ratio,
-            observed_calls=int(total.requests[RequestColumn.OBSERVED]),
+            observed_calls=observed_calls,
             state_file=None if active is None else active.storage.path,
-            notes=(self._note,) if active is None else active.notes(),
+            notes=(
+                (self._note,)
+                if active is None
+                else (*active.notes(), *silence_of(fired, observed_calls))
+            ),
             unread_calls=0 if active is None else active.engine.books.tally.unread,
             cost=None if active is None else cost_of(active.engine, active.storage),
             references=() if active is None else reference_units(active.storage, meta.points),
@@ -233,7 +238,7 @@ def watch(
     require_arguments(name, sample_rate, profile, state_dir, capture, rarer)
     options = rarer.get("options") or WatchOptions()
     environment = _environment.read()
-    folder = environment.state_dir if state_dir is None else Path(state_dir)
+    folder = environment.state_dir if state_dir is None else _environment.folder_at(state_dir)
     if capture is not None and folder is None:
         raise ConfigurationError(
             "capture was given but no state_dir, and captures are files; give state_dir or set "
@@ -261,6 +266,8 @@ def watch(
     storage = Storage(folder, profile, capture, ledger)
     meta = _meta(name, attachment, "" if profile is None else profile.digest, options)
     gate = Gate(attachment.seat.owner, attachment.seat.attribute)
+    if allowed is not None and attachment.seat.attribute == "forward":
+        allowed.follow(gate)
     sampler = Sampler(float(sample_rate), options.seed, options.key_salt.encode())
     parts = Parts(
         gate=gate,

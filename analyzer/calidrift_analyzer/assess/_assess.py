@@ -94,8 +94,8 @@ def assess(
 
     An alarm is harmful when predicted SQNR at the frozen range has fallen by `harm_db` or more
     and a larger share of the energy is clipped than in calibration, or when that cannot be
-    predicted, or when served outputs were measured beside FP32 and differ by more than is
-    tolerated (`_measured_harm`); else it is harmless.
+    predicted (as where there is NaN or Inf), or when served outputs were measured beside FP32 and
+    differ by more than is tolerated (`_measured_harm`); else it is harmless.
 
     Args:
         totals: Sums over all windows.
@@ -201,6 +201,7 @@ def _assess_point(
         if totals.units:
             evidence = evidence_of(history, totals.name, bound, judging.log_threshold)
     verdict = _verdict(totals, reference, evidence, harm, detectable, judging)
+    silent_cost = harm.is_harmful(judging.rules.harm_db) is None
     findings = Findings(
         verdict=verdict,
         totals=totals,
@@ -211,6 +212,12 @@ def _assess_point(
         log10_threshold=judging.log_threshold / _LN10,
         provisional=judging.silent,
         harmful=harm.is_harmful(judging.rules.harm_db if bound is None else SUSPICION_DB) is True,
+        only_non_finite=(
+            verdict is Verdict.DRIFTED_HARMFUL
+            and harm.non_finite
+            and silent_cost
+            and not judging.suffering
+        ),
     )
     referenced = bound is not None
     point = PointAssessment(
@@ -230,6 +237,7 @@ def _assess_point(
         log10_evidence=evidence.log10_largest if evidence else None,
         log10_evidence_now=evidence.log10_latest if evidence else None,
         alarm=evidence.alarm if evidence else None,
+        ended_ns=evidence.ended.since_ns if evidence and evidence.ended else None,
         suspected=findings.suspected,
         exceedances_to_alarm=evidence.to_alarm if evidence else None,
         detectable_exceedance=detectable,

@@ -23,7 +23,7 @@ from calidrift_agent._profile import CalibrationProfile
 from calidrift_agent._vocabulary import CountColumn
 from calidrift_analyzer.assess._rules import AssessRules
 from calidrift_analyzer.assess._tolerance import log_tolerance_evidence
-from calidrift_analyzer.assess._words import NEXT
+from calidrift_analyzer.assess._words import NEXT, NON_FINITE
 from calidrift_analyzer.records import (
     Alarm,
     BurnIn,
@@ -42,6 +42,7 @@ _Counts = NDArray[np.int64]
 _Begun = tuple[int, int, float]
 _LEARN: Final = "run `calidrift reference learn`"
 _SILENT: Final = "only the tolerance alarm speaks"
+_MUTE: Final = "no alarm can speak, because the profile has no observed bounds"
 _TOO_SMALL: Final = "the reference is too small to judge "
 
 
@@ -126,7 +127,8 @@ def burn_in(assessment: ModelAssessment, progress: BurnIn | None) -> ModelAssess
     assessment = replace(assessment, burn_in=progress)
     if not progress.provisional:
         return _without_bounds(assessment, progress)
-    said = _said(progress)
+    bounded = any(point.observed_bound is not None for point in assessment.points)
+    said = _said(progress, _SILENT if bounded else _MUTE)
     others = [one for one in assessment.sentence.split("; ") if not one.startswith(_TOO_SMALL)]
     learning = assessment.verdict is Verdict.LEARNING
     return replace(
@@ -138,15 +140,15 @@ def burn_in(assessment: ModelAssessment, progress: BurnIn | None) -> ModelAssess
     )
 
 
-def _said(progress: BurnIn) -> str:
+def _said(progress: BurnIn, alarms: str) -> str:
     if progress.complete:
         return (
             f"learning: {progress.units:,} random units since this version was promoted are enough "
-            f"for a reference of {progress.wanted:,}; until it is learned {_SILENT}"
+            f"for a reference of {progress.wanted:,}; until it is learned {alarms}"
         )
     return (
         f"learning: {progress.units:,} of {progress.wanted:,} random units since this version was "
-        f"promoted; until then {_SILENT}"
+        f"promoted; until then {alarms}"
     )
 
 
@@ -167,7 +169,10 @@ def _waiting(point: PointAssessment, progress: BurnIn) -> PointAssessment:
         return point
     step = _next_step(progress)
     if point.suspected:
-        step = f"look again with `calidrift status` when more requests were observed; then {_LEARN}"
+        step = (
+            "look with `calidrift coverage` at what this traffic leaves; `calidrift reference "
+            "learn` takes suspected traffic only with --force"
+        )
     return replace(point, next_step=step)
 
 
@@ -208,7 +213,8 @@ def _alarmed(
     column = history.points.index(point.name)
     harmful = _is_harmful(point, *beside)
     verdict = Verdict.DRIFTED_HARMFUL if harmful else Verdict.DRIFTED_HARMLESS
-    step = NEXT[verdict]
+    broken = point.nan_elements or point.infinite_elements
+    step = f"{NON_FINITE}; then {NEXT[verdict]}" if broken else NEXT[verdict]
     if not harmful:
         step = (
             "nothing to repair; where this traffic is here to stay, `calidrift reference learn "
@@ -239,6 +245,8 @@ def _is_harmful(point: PointAssessment, rules: AssessRules, harm: MeasuredHarm |
     """As for any alarm: SQNR fell with more energy clipped, cannot be said, or was measured."""
     before, now = point.overload_calibration, point.overload_production
     if harm is not None and harm.breach is not None:
+        return True
+    if point.nan_elements or point.infinite_elements:
         return True
     if point.sqnr_change_db is None or before is None or now is None:
         return True

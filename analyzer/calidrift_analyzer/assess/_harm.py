@@ -2,15 +2,17 @@
 
 import math
 from dataclasses import dataclass
-from typing import final
+from typing import Final, final
 
 from calidrift_agent._profile import ClipBound, PointProfile
 from calidrift_agent._sketch import MagnitudeSketch
-from calidrift_agent._vocabulary import ValueColumn
+from calidrift_agent._vocabulary import CountColumn, ValueColumn
 from calidrift_analyzer.ranges import Prediction, Range, grid_of, predict
 from calidrift_analyzer.records import PointTotals
 
 __all__ = ["Harm", "harm_of"]
+
+_NON_FINITE: Final = (CountColumn.NAN, CountColumn.INF, CountColumn.UNITS_NOT_FINITE)
 
 
 @final
@@ -24,6 +26,7 @@ class Harm:
         change_db: SQNR in production minus SQNR in calibration, dB.
         clipped_energy: Measured squared distance to the range ÷ measured energy.
         assumed: The profile has no range; that of an absmax quantizer stands in.
+        non_finite: There was NaN or Inf, which none of these figures is about.
     """
 
     calibration: Prediction | None = None
@@ -31,18 +34,21 @@ class Harm:
     change_db: float | None = None
     clipped_energy: float | None = None
     assumed: bool = False
+    non_finite: bool = False
 
     def is_harmful(self, harm_db: float) -> bool | None:
         """Whether quantization got worse through clipping; `None` where it cannot be said.
 
         Harmful: SQNR fell by at least `harm_db`, and a larger share of the energy is clipped than
         in calibration. A fall without more clipping (weaker signals on the same grid) is not what
-        an exceedance alarm is about.
+        an exceedance alarm is about. What NaN and Inf cost cannot be said: sketches, and so all
+        figures, are of finite values.
         """
         if self.change_db is None or self.calibration is None or self.production is None:
             return None
         more = self.production.clipped_energy_share > self.calibration.clipped_energy_share
-        return self.change_db <= -harm_db and more
+        harmful = self.change_db <= -harm_db and more
+        return None if self.non_finite and not harmful else harmful
 
 
 def harm_of(totals: PointTotals, profile: PointProfile) -> Harm:
@@ -54,8 +60,9 @@ def harm_of(totals: PointTotals, profile: PointProfile) -> Harm:
     reference = profile.sketch
     assumed = profile.clip_bound is None
     bound = profile.clip_bound or _absmax_bound(reference)
+    non_finite = _is_non_finite(totals)
     if bound is None:
-        return Harm()
+        return Harm(non_finite=non_finite)
     calibration = _predict(reference, bound)
     production = _predict(totals.sketch(), bound)
     return Harm(
@@ -64,7 +71,12 @@ def harm_of(totals: PointTotals, profile: PointProfile) -> Harm:
         change_db=_change(calibration, production),
         clipped_energy=None if assumed else _clipped_energy(totals),
         assumed=assumed,
+        non_finite=non_finite,
     )
+
+
+def _is_non_finite(totals: PointTotals) -> bool:
+    return any(totals.counts[one] > 0 for one in _NON_FINITE)
 
 
 def _absmax_bound(reference: MagnitudeSketch | None) -> ClipBound | None:

@@ -68,7 +68,9 @@ class Headline:
             parts.append(f"{_points(without)} without a reference")
         broken = sum(_not_finite(point) for point in self.points)
         if broken:
-            parts.append(f"NaN or Inf at {self._of(broken)}")
+            cost = any(_not_finite(point) for point in self._drifted)
+            said = ", and what that costs cannot be predicted" if cost else ""
+            parts.append(f"NaN or Inf at {self._of(broken)}{said}")
         return "; ".join(part for part in parts if part)
 
     @property
@@ -88,7 +90,7 @@ class Headline:
             if step:
                 return step
         if worst is not None and worst.verdict is self.verdict:
-            if self.verdict is Verdict.DRIFTED_HARMFUL and self.harm and _is_kept(self.harm):
+            if self.verdict is Verdict.DRIFTED_HARMFUL and self._only_predicted:
                 return f"without haste, for answers still agree with FP32: {worst.next_step}"
             return worst.next_step
         loud = worst is not None and (worst.suspected or _not_finite(worst))
@@ -99,6 +101,15 @@ class Headline:
     @property
     def _drifted(self) -> list[PointAssessment]:
         return [point for point in self.points if point.verdict in _DRIFTED]
+
+    @property
+    def _only_predicted(self) -> bool:
+        """Harm is predicted, and answers since the drift began are known not to show it.
+
+        Not where there is NaN or Inf, about which nothing is predicted.
+        """
+        broken = any(_not_finite(point) for point in self._drifted)
+        return self.harm is not None and not broken and _is_kept(self.harm, self.harm.recent)
 
     @property
     def _breached(self) -> list[ServiceLevel]:
@@ -128,12 +139,16 @@ class Headline:
         kind = f"{len(harmful)} of them with harm" if harmful else "none of them with harm"
         if len(drifted) == 1:
             kind = "with harm" if harmful else "without harm"
-        if harmful and self.harm is not None and _is_kept(self.harm):
+        if harmful and self._only_predicted:
             kind += " by prediction, but not in the answers"
         who = _confined(self.levels) or "traffic"
         said = f"{who} left the calibrated range at {self._of(len(drifted))}, {kind}"
         begun = _begun(self.alarm) if self.alarm else ""
-        return "; ".join([f"{said}{begun}", *_measured(self.harm), *_predicted(harmful or drifted)])
+        ends = [point.ended_ns for point in drifted if point.ended_ns is not None]
+        if len(ends) == len(drifted):
+            begun += f"; inside the range again since about {_moment(max(ends))}"
+        measured = _since_drift(self.harm)
+        return "; ".join([f"{said}{begun}", *measured, *_predicted(harmful or drifted)])
 
     def _suspicion(self, suspected: Sequence[PointAssessment]) -> str:
         said = f"suspected: {self._of(len(suspected))}"
@@ -156,7 +171,7 @@ class Headline:
                 f"{percent(worst.tolerance)} tolerated"
             )
         if self.harm is not None and self.harm.breach is not None:
-            said.extend(_measured(self.harm))
+            said.append(_overall(self.harm))
         return said
 
     def _step_of_levels(self) -> str:
@@ -172,6 +187,12 @@ class Headline:
     def _step_of_harm(self) -> str:
         if self.harm is None or self.harm.breach is None:
             return ""
+        if self.harm.mean.estimate <= self.harm.tolerance:
+            return (
+                "the ranges fit, and INT8 answers differ from FP32 no more than is tolerated by "
+                f"now: find out what was served until {_moment(self.harm.breach.end_ns)}; if it "
+                "may come again, run `calidrift recalibrate`, which compares finer quantization"
+            )
         return (
             "the ranges fit, yet INT8 answers differ from FP32: run `calidrift recalibrate`, which "
             "compares finer quantization, and check that the served model is the validated one"
@@ -191,27 +212,48 @@ def _confined(levels: Sequence[ServiceLevel]) -> str:
     return f"segment {one.segment} ({share} of the traffic; the rest is in order)"
 
 
-def _measured(harm: MeasuredHarm | None) -> list[str]:
-    """Say what served outputs suffered, beside what is tolerated."""
+def _since_drift(harm: MeasuredHarm | None) -> list[str]:
+    """Say what served outputs suffered since the drift began: calm traffic before says nothing."""
     if harm is None:
         return []
-    found = _told(harm)
-    when = " since then" if harm.recent else ""
-    said = f"{_loss(harm.loss, found.estimate)}{when} (measured; "
+    found = harm.recent
+    if found is None:
+        said = "no answer was compared with FP32 since the drift began"
+        return [f"{_broke(harm)}; {said}" if harm.breach is not None else said]
+    if harm.breach is not None and found.estimate <= harm.tolerance:
+        return [f"{_broke(harm)}; {percent(found.estimate)} since the drift began"]
+    said = f"{_loss(harm.loss, found.estimate)} since then (measured; "
     if harm.breach is not None:
         return [f"{said}{percent(harm.tolerance)} tolerated)"]
-    if _is_kept(harm):
+    if _is_kept(harm, found):
         return [f"{said}the tolerated {percent(harm.tolerance)} are kept)"]
     return [f"{said}too few to tell whether the tolerated {percent(harm.tolerance)} are kept)"]
 
 
-def _told(harm: MeasuredHarm) -> Interval:
-    """Since the drift began, where it has: calm traffic before must not dilute the harm."""
-    return harm.recent or harm.mean
+def _overall(harm: MeasuredHarm) -> str:
+    """Say that the tolerance of measured harm was broken, where no drift has begun."""
+    if harm.mean.estimate <= harm.tolerance:
+        return f"{_broke(harm)}; {percent(harm.mean.estimate)} overall"
+    return f"{_loss(harm.loss, harm.mean.estimate)} (measured; {percent(harm.tolerance)} tolerated)"
 
 
-def _is_kept(harm: MeasuredHarm) -> bool:
-    return harm.breach is None and _told(harm).high <= harm.tolerance
+def _broke(harm: MeasuredHarm) -> str:
+    """Say when the tolerance was broken, and by what: a breach stays although calm came after."""
+    breach = harm.breach
+    if breach is None:
+        return ""
+    what = "noise in the outputs"
+    if harm.loss is HarmLoss.DISAGREEMENT:
+        what = "answers that differ from FP32"
+    then = f"{breach.total:.3g} of {breach.units:,} then, measured"
+    return (
+        f"the tolerated {percent(harm.tolerance)} of {what} broke on {_moment(breach.end_ns)} "
+        f"({then})"
+    )
+
+
+def _is_kept(harm: MeasuredHarm, found: Interval | None) -> bool:
+    return harm.breach is None and found is not None and found.high <= harm.tolerance
 
 
 def _loss(loss: HarmLoss, mean: float) -> str:
@@ -231,7 +273,8 @@ def _predicted(points: Sequence[PointAssessment]) -> list[str]:
     if not known:
         return ["what that costs cannot be predicted"]
     worst = min(known, key=lambda one: one.sqnr_change_db or 0.0)
-    return [f"predicted at {worst.name}: {moved(worst.sqnr_change_db or 0.0)}"]
+    where = f"{worst.name} (finite values only)" if _not_finite(worst) else worst.name
+    return [f"predicted at {where}: {moved(worst.sqnr_change_db or 0.0)}"]
 
 
 def _stream(segment: str | None) -> str:

@@ -29,7 +29,8 @@ def landmarks(
     and the lowest before that, at which the drift is said to begin; of all traffic and each segment
     the largest, the first that breaches, and each alarm of the renewable kind. As the looks that
     stay are a part of those that were made, no other one can cross first or be larger, so alarms,
-    breaches and largest evidence are the same numbers afterwards.
+    breaches and largest evidence are the same numbers afterwards. Renewable alarms need not be:
+    what they sum between these looks is joined, so they may be fewer and at other moments.
 
     Args:
         history: Looks of one model.

@@ -1,11 +1,12 @@
 """Harm without labels: do served outputs differ from those of FP32 by more than is tolerated?
 
 Agents that were given a reference model run it beside sampled requests and count a loss in [0, 1]
-for each compared unit: another most likely class (0 or 1), or, where outputs have no classes, the
-noise energy relative to the signal. The null is "the mean loss of a unit, given those before it, is
-at most m0". The test bets against it with every constant stake at once: a stake lambda multiplies
-the capital by 1 + lambda (x - m0) for a unit with loss x, 0 <= lambda <= 1/m0. With the stakes that
-belong to the alternatives p1 in (m0, 1], equally likely, the capital is at least
+for each compared unit: another most likely class (0 or 1) in windows whose compared outputs all
+have classes, in others the noise energy relative to the signal. The null is "the mean loss of a
+unit, given those before it, is at most m0". The test bets against it with every constant stake at
+once: a stake lambda multiplies the capital by 1 + lambda (x - m0) for a unit with loss x,
+0 <= lambda <= 1/m0. With the stakes that belong to the alternatives p1 in (m0, 1], equally likely,
+the capital is at least
 
     E(S, t) = B(1+S, 1+t-S) · I'(1+S, 1+t-S; m0) / ( (1-m0) · m0^S (1-m0)^(t-S) )
 
@@ -48,6 +49,8 @@ from calidrift_analyzer.records import (
 __all__ = ["harm_moments", "measured_harm", "since_drift"]
 
 _LN10: Final = math.log(10.0)
+_CHANGES: Final = 64
+"""Changes between windows of the two losses that rollups keep: each of them costs a rollup."""
 
 
 def measured_harm(history: ModelHistory, rules: AssessRules) -> MeasuredHarm | None:
@@ -120,14 +123,26 @@ def harm_moments(history: ModelHistory, rules: AssessRules) -> tuple[int, ...]:
     evidence = log_tolerance_evidence(np.cumsum(losses), np.cumsum(units), rules.harm_tolerance)
     crossed = np.flatnonzero(evidence >= math.log(1.0 / rules.alpha))[:1]
     rising = [int(evidence.argmax())] if evidence.max() > 0.0 else []
-    return tuple(sorted({int(compared.end_ns[look]) for look in (*rising, *crossed)}))
+    # Windows of both losses joined would have another loss, and the sums other values.
+    changes = np.flatnonzero(np.diff(_is_ranked(compared)))[:_CHANGES]
+    return tuple(sorted({int(compared.end_ns[look]) for look in (*rising, *crossed, *changes)}))
 
 
 def _losses(
     compared: ComparedHistory,
 ) -> tuple[HarmLoss, NDArray[np.int64], NDArray[np.float64]]:
-    """Units and summed losses of each window; which loss depends on the outputs' shape only."""
-    if compared.ranked.any():
-        lost = (compared.ranked - compared.agreed).astype(np.float64)
-        return HarmLoss.DISAGREEMENT, compared.ranked, np.clip(lost, 0.0, compared.ranked)
-    return HarmLoss.NOISE, compared.compared, np.clip(compared.noise, 0.0, compared.compared)
+    """Units and summed losses of each window, and which loss most units have.
+
+    Which loss a window has depends on its own outputs' shape only, so what is counted of earlier
+    windows, and with it a breach, stays what it is whatever comes later.
+    """
+    units, ranked = compared.compared, _is_ranked(compared)
+    lost = np.where(ranked, compared.ranked - compared.agreed, compared.noise).astype(np.float64)
+    most = 2 * int(units[ranked].sum()) >= int(units.sum())
+    loss = HarmLoss.DISAGREEMENT if most else HarmLoss.NOISE
+    return loss, units, np.clip(lost, 0.0, units)
+
+
+def _is_ranked(compared: ComparedHistory) -> NDArray[np.bool_]:
+    """Whether all compared outputs of a window have classes."""
+    return np.equal(compared.ranked, compared.compared)

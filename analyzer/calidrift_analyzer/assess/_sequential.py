@@ -5,14 +5,33 @@ from dataclasses import dataclass
 from typing import final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from calidrift_agent._profile import ObservedBound
 from calidrift_analyzer.assess._evidence import exceedances_to_alarm, log_evidence
+from calidrift_analyzer.assess._tolerance import confidence_sequence
 from calidrift_analyzer.records import Alarm, ModelHistory
 
-__all__ = ["Evidence", "evidence_of"]
+__all__ = ["Ended", "Evidence", "evidence_of"]
 
 _LN10 = math.log(10.0)
+_Looks = NDArray[np.float64]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A drift that is over, as far as the looks since its evidence was largest tell.
+
+    Attributes:
+        since_ns: End of the look at which the evidence was largest, UTC nanoseconds.
+        units: Units observed after it.
+        exceedances: Those of them above the bound.
+    """
+
+    since_ns: int
+    units: int
+    exceedances: int
 
 
 @final
@@ -26,12 +45,14 @@ class Evidence:
         log10_latest: log10 e-value at the last look.
         to_alarm: Further exceedances in a row that would cross it; `None` after an alarm, or
             where none can.
+        ended: Whether what alarmed is over; a description, no alarm is made or unmade of it.
     """
 
     log10_largest: float
     alarm: Alarm | None
     log10_latest: float
     to_alarm: int | None
+    ended: Ended | None = None
 
 
 def evidence_of(
@@ -80,4 +101,32 @@ def evidence_of(
         ),
         latest / _LN10,
         None,
+        _ended(history, (units, exceedances), looks, lowest if since_ns else None, bound),
     )
+
+
+def _ended(
+    history: ModelHistory,
+    counts: tuple[NDArray[np.int64], NDArray[np.int64]],
+    looks: _Looks,
+    begun: int | None,
+    bound: ObservedBound,
+) -> Ended | None:
+    """Whether units stay inside again since the evidence was largest.
+
+    They do where evidence taken afresh from there speaks for the reference, and where bounds of
+    their share (95 %) stay below half of that while the drift lasted. A moment that was looked for
+    in the same data promises nothing; it is told, and the alarm stays.
+    """
+    units, exceedances = counts
+    peak = int(looks.argmax())
+    since, above = int(units[-1] - units[peak]), int(exceedances[-1] - exceedances[peak])
+    found = confidence_sequence(above, since)
+    if found is None:
+        return None
+    before = (0, 0) if begun is None else (int(units[begun]), int(exceedances[begun]))
+    drifted = (int(exceedances[peak]) - before[1]) / max(1, int(units[peak]) - before[0])
+    afresh = float(log_evidence(above, since, rank=bound.rank, reference_units=bound.units))
+    if afresh >= 0.0 or found.high >= drifted / 2.0:
+        return None
+    return Ended(int(history.end_ns[peak]), since, above)

@@ -91,6 +91,10 @@ def effective_tolerance(profile: CalibrationProfile | None, declared: float) -> 
     small tolerance allows: 0.6 % at one point and 512 units, 12 % at 50 points that have nothing
     to do with each other. Alarming about that would be crying wolf.
 
+    That is a law of *random* reference units. Provisional bounds are of selected ones and promise
+    nothing, so it is the declared share alone that they are held against: it is all that can alarm
+    until a reference is learned.
+
     Returns:
         The share in force; None where no bound can be left, or no share below 1 is promised.
     """
@@ -98,6 +102,8 @@ def effective_tolerance(profile: CalibrationProfile | None, declared: float) -> 
     known = [bound for bound in bounds if bound is not None]
     if not known:
         return None
+    if profile is None or not profile.reference.is_random:
+        return declared
     promised = reference_tolerance(
         len(known), max(bound.rank for bound in known), min(bound.units for bound in known)
     )

@@ -7,10 +7,18 @@ from typing import Final, final
 from calidrift_agent._profile import ObservedBound
 from calidrift_agent._vocabulary import CountColumn
 from calidrift_analyzer.assess._harm import Harm
-from calidrift_analyzer.assess._sequential import Evidence
+from calidrift_analyzer.assess._sequential import Ended, Evidence
 from calidrift_analyzer.records import Alarm, PointTotals, Verdict
 
-__all__ = ["NEXT", "Findings", "moved", "percent", "point_next_step", "point_sentence"]
+__all__ = [
+    "NEXT",
+    "NON_FINITE",
+    "Findings",
+    "moved",
+    "percent",
+    "point_next_step",
+    "point_sentence",
+]
 
 NEXT: Final = {
     Verdict.DRIFTED_HARMFUL: (
@@ -36,7 +44,7 @@ NEXT: Final = {
         "layers behind a generator, or made anew at each call, cannot be observed"
     ),
 }
-_NON_FINITE = "find out where NaN and Inf come from; new ranges cannot repair them"
+NON_FINITE: Final = "find out where NaN and Inf come from; new ranges cannot repair them"
 _HALFWAY = 0.5
 """Share of the way to the alarm, in powers of ten, from which a point is suspected."""
 
@@ -56,6 +64,7 @@ class Findings:
         log10_threshold: Where the alarm stands.
         provisional: The bound is of no random units, so that nothing is concluded from it.
         harmful: Predicted SQNR has fallen far, and more energy is clipped.
+        only_non_finite: It alarmed, and nothing but NaN or Inf is known to do harm.
     """
 
     verdict: Verdict
@@ -67,6 +76,7 @@ class Findings:
     log10_threshold: float
     provisional: bool
     harmful: bool
+    only_non_finite: bool = False
 
     @property
     def nearly(self) -> bool:
@@ -105,9 +115,13 @@ def point_next_step(found: Findings) -> str:
             step += "; if these are no accident, the alarm comes then"
         else:
             step += "; if SQNR stays low, calibrate again on recent traffic"
+    ended = found.evidence is not None and found.evidence.ended is not None
+    if ended and found.verdict is Verdict.DRIFTED_HARMFUL:
+        step = f"it is over for now; where such traffic may come again, {step}"
     if not found.non_finite:
         return step
-    return _NON_FINITE if found.verdict is Verdict.NOT_DRIFTED else f"{_NON_FINITE}; then {step}"
+    alone = found.verdict is Verdict.NOT_DRIFTED or found.only_non_finite
+    return NON_FINITE if alone else f"{NON_FINITE}; then {step}"
 
 
 def percent(value: float) -> str:
@@ -134,6 +148,8 @@ def _cost(harm: Harm) -> str:
         return "what that costs cannot be predicted, because a sketch or a range is missing"
     clipped = percent(harm.production.clipped_energy_share)
     where = "the range an absmax quantizer would have" if harm.assumed else "the frozen range"
+    if harm.non_finite:
+        where += " (finite values only)"
     return f"predicted at {where}: {moved(harm.change_db)}, {clipped} of the energy clipped"
 
 
@@ -152,7 +168,11 @@ def moved(change_db: float) -> str:
 def point_sentence(found: Findings) -> str:
     """Say what was found at one point."""
     sentence = _sentence(found)
-    return f"{sentence}; {found.non_finite}" if found.non_finite else sentence
+    if not found.non_finite:
+        return sentence
+    alarmed = found.evidence is not None and found.evidence.alarm is not None
+    cost = ", and what they cost cannot be predicted" if alarmed else ""
+    return f"{sentence}; {found.non_finite}{cost}"
 
 
 def _sentence(found: Findings) -> str:
@@ -170,7 +190,7 @@ def _sentence(found: Findings) -> str:
         little = "" if found.verdict is Verdict.DRIFTED_HARMFUL else ", but it does little harm"
         return (
             f"{_exceeded(totals)}, more than bad luck explains{little}; it began "
-            f"{_since(found.evidence.alarm)}; {_cost(found.harm)}"
+            f"{_since(found.evidence.alarm)}{_until(found.evidence.ended)}; {_cost(found.harm)}"
         )
     return _without_alarm(found, bound)
 
@@ -219,5 +239,15 @@ def _without_alarm(found: Findings, bound: ObservedBound) -> str:
 def _since(alarm: Alarm) -> str:
     if not alarm.since_ns:
         return "with the first window"
-    moment = datetime.fromtimestamp(alarm.since_ns / 1e9, UTC)
-    return f"about {moment:%Y-%m-%d %H:%M:%S} UTC"
+    return f"about {_moment(alarm.since_ns)}"
+
+
+def _until(ended: Ended | None) -> str:
+    if ended is None:
+        return ""
+    counts = f"{ended.exceedances:,} of {_units(ended.units)}"
+    return f"; inside the range again since about {_moment(ended.since_ns)} ({counts} left it)"
+
+
+def _moment(time_ns: int) -> str:
+    return f"{datetime.fromtimestamp(time_ns / 1e9, UTC):%Y-%m-%d %H:%M:%S} UTC"

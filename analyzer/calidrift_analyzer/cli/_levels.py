@@ -61,13 +61,21 @@ def _line(level: ServiceLevel, *, wide: bool) -> str:
     return line
 
 
-def harm_line(harm: MeasuredHarm, *, wide: bool = True) -> str:
-    """Write what served outputs suffer beside FP32, measured without labels."""
+def harm_line(harm: MeasuredHarm, *, wide: bool = True, drifted: bool = False) -> str:
+    """Write what served outputs suffer beside FP32, measured without labels.
+
+    Args:
+        harm: What was measured.
+        wide: Whether bounds are told as well.
+        drifted: Whether a drift has begun, so that it matters what was compared since.
+    """
     line = f"measured beside FP32: {_loss(harm.loss, harm.mean.estimate)}"
     if wide:
         line += f", between {share(harm.mean.low)} and {share(harm.mean.high)} at all looks"
     if harm.recent is not None:
         line += f"; since the drift began {share(harm.recent.estimate)}"
+    elif drifted:
+        line += "; none compared since the drift began"
     line += f" ({harm.units:,} compared); tolerated: {share(harm.tolerance)}"
     if harm.breach is not None:
         line += (

@@ -94,6 +94,7 @@ def show_outlook(output: Output, report: OfflineReport) -> None:
         (
             "estimator",
             f"points that lose {PREDICTED_LOSS_DB:g} dB",
+            "by more clipping",
             "worst point",
             "SQNR dB, calibration",
             "SQNR dB, inputs",
@@ -102,7 +103,8 @@ def show_outlook(output: Output, report: OfflineReport) -> None:
         [
             (
                 str(one.estimator),
-                f"{one.losing} of {one.points}",
+                f"{one.falling} of {one.points}",
+                one.losing,
                 one.worst_point,
                 decibels(one.calibration_db),
                 decibels(one.inputs_db),
@@ -141,15 +143,38 @@ def _conclusion(report: OfflineReport) -> str:
             "units to the calibration set"
         )
     if report.suffices:
-        losing = sum(one.losing for one in report.estimators)
-        beside = "" if not losing else "; not every estimator does, see the table"
         return (
-            f"the calibration set suffices for these inputs: {outside} leave its ranges, and INT8 "
-            f"ranges from it lose less than {PREDICTED_LOSS_DB:g} dB{beside}"
+            f"the calibration set suffices for these inputs: {outside} leave its bounds on |x|, "
+            f"and {_losses(report)}"
+        )
+    if report.not_finite:
+        return (
+            f"the calibration set does NOT suffice for these inputs: {outside} leave its bounds, "
+            f"with NaN or Inf at {count(report.not_finite, 'point')}; find out where these come "
+            "from before you quantize: no INT8 range can hold them, and what is predicted is of "
+            "finite values only"
         )
     return (
-        f"the calibration set does NOT suffice for these inputs: {outside} leave its ranges; add "
-        "such rows to the calibration set before you quantize (the table above lists some)"
+        f"the calibration set does NOT suffice for these inputs: {outside} leave its bounds on "
+        "|x|; add such rows to the calibration set before you quantize (the table above lists some)"
+    )
+
+
+def _losses(report: OfflineReport) -> str:
+    """Say what INT8 ranges lose, as the table above has it."""
+    limit = f"{PREDICTED_LOSS_DB:g} dB"
+    fallen = [one for one in report.points if one.falls]
+    if not fallen:
+        return f"INT8 ranges from it lose less than {limit}"
+    lost = sorted(-one.change_db for one in fallen if one.change_db is not None)
+    losing = [str(one.estimator) for one in report.estimators if one.losing]
+    clean = [str(one.estimator) for one in report.estimators if not one.losing]
+    beside = f" (those by {', '.join(losing)} do)" if losing else ""
+    return (
+        f"INT8 ranges from it by {', '.join(clean)} do not lose {limit} by clipping more values"
+        f"{beside}. Still predicted SQNR falls by {lost[0]:.1f} to {lost[-1]:.1f} dB, most at "
+        f"{fallen[0].name}: values clipped further out and weaker signals do that too. A range "
+        "ends at the lowest and the highest value, so values inside a bound on |x| can be clipped"
     )
 
 

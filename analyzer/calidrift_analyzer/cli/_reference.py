@@ -55,7 +55,8 @@ def reference(
         typer.Option(help="Write the profile to this file and leave the registry alone."),
     ] = None,
     force: Annotated[
-        bool, typer.Option("--force", help="Learn from traffic although it raised an alarm.")
+        bool,
+        typer.Option("--force", help="Learn from traffic that raised an alarm, or is suspected."),
     ] = False,
 ) -> None:
     """Learn the reference of a model from random units of production, or show it.

@@ -107,7 +107,8 @@ def _traffic(assessment: ModelAssessment, *, wide: bool) -> Iterator[str]:
         named = (f"{one.name} {share(one.coverage.estimate)}" for one in least if one.coverage)
         yield f"least covered segments: {', '.join(list(named)[:_TOLD])}"
     if assessment.harm is not None:
-        yield harm_line(assessment.harm, wide=wide)
+        drifted = assessment.alarm is not None
+        yield harm_line(assessment.harm, wide=wide, drifted=drifted)
     season = None if assessment.seasons is None else season_line(assessment.seasons)
     if season is not None:
         yield season

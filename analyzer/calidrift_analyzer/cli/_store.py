@@ -17,6 +17,8 @@ from calidrift_analyzer.store import RetentionReport, Store
 
 __all__ = ["Action", "store"]
 
+_GAPS: Final = 5
+"""Processes whose lost windows are named; --json has all."""
 _USAGE: Final = "calidrift store merge OTHER.duckdb"
 
 
@@ -35,8 +37,8 @@ def store(
     action: Annotated[
         Action | None,
         typer.Argument(
-            help="retain: fold what is old into coarser sums. check: is every window there once? "
-            "merge: take over another archive. compact: give disk back."
+            help="retain: fold what is old into coarser sums. check: is every window there once, "
+            "and which never came? merge: take over another archive. compact: give disk back."
         ),
     ] = None,
     other: Annotated[Path | None, typer.Argument(help="The other archive, for merge.")] = None,
@@ -46,8 +48,8 @@ def store(
     `retain` keeps windows, minutes, hours and days as long as `keep_windows_hours`,
     `keep_minutes_days`, `keep_hours_days` and `keep_days_years` in [analyzer] say, and stays under
     `max_database_bytes`; what alarms and versions refer to stays, and no count changes. `check`
-    ends with status 1 where something is wrong. `merge` takes over what another archive has and
-    this one has not; it may be repeated.
+    ends with status 1 where something contradicts itself; windows that never came are told. `merge`
+    takes over what another archive has and this one has not; it may be repeated.
     """
     config = load_config(invocation.config)
     output = Output(invocation)
@@ -106,10 +108,20 @@ def _check(opened: Store, output: Output) -> None:
     held = f"{count(report.windows, 'window')} of {processes}"
     if report.whole:
         coarse = f", {report.coarse_windows:,} of them coarse" if report.coarse_windows else ""
+        said = "contradicts itself nowhere" if report.gaps else "is whole"
         output.show(
-            f"the database is whole: {held}{coarse}, each exactly once, in "
-            f"{count(report.records, 'record')}; every rollup holds what went into it"
+            f"the database {said}: {held}{coarse}, each exactly once, in "
+            f"{count(report.records, 'record')}; every rollup holds what went into it (what is not "
+            "folded yet has nothing to be held against)"
         )
+        if report.gaps:
+            more = "; ..." if len(report.gaps) > _GAPS else ""
+            output.note(
+                f"{count(report.lost_windows, 'window')} never came: "
+                f"{'; '.join(report.gaps[:_GAPS])}{more}. A state file that was damaged or deleted "
+                "before it was read leaves such gaps; an archive that has these windows can be "
+                "merged"
+            )
         return
     raise RefusedError(
         f"the database {opened.path} is damaged ({held}): {'; '.join(report.problems)}. Nothing "

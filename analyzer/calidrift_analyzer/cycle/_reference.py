@@ -41,7 +41,8 @@ class LearnOptions:
         profile: Start of the digest of the profile under which the units were observed; the one
             that was reported last where not given.
         output: Write the profile to this file and leave the registry alone.
-        force: Learn although an alarm was raised, or although there is a random reference.
+        force: Learn although an alarm was raised or could not be, points are suspected, or there
+            is a random reference.
     """
 
     units: int | None = None
@@ -129,7 +130,8 @@ def learn_reference(
         )
         assessment = assess_stored(store, model, profile=chosen.profile, rules=rules)
         others = () if options.profile else _others(store, units)
-        learned = learn(units, profile, Doubts(_alarms(assessment), others), force=options.force)
+        doubts = Doubts(_alarms(assessment), others, _suspicions(assessment))
+        learned = learn(units, profile, doubts, force=options.force)
         store.put_profile(learned)  # agents will name it by its digest
         if options.output is not None:
             changed = _save(learned, options.output)
@@ -239,6 +241,19 @@ def _alarms(assessment: ModelAssessment) -> Sequence[str]:
     points = sum(point.alarm is not None for point in assessment.points)
     if points:
         found.append(f"{points} of {len(assessment.points)} points alarmed")
+    return found
+
+
+def _suspicions(assessment: ModelAssessment) -> Sequence[str]:
+    """Why calm cannot be relied on: what is suspected without an alarm, or that none can speak."""
+    found = []
+    suspected = [point for point in assessment.points if point.suspected]
+    if suspected:
+        named = f"{len(suspected)} of {len(assessment.points)} points are suspected"
+        found.append(f"{named}, worst {suspected[0].name}: {suspected[0].sentence}")
+    bounded = any(point.observed_bound is not None for point in assessment.points)
+    if bounded and not assessment.service_levels:
+        found.append("no tolerance is in force, so no alarm could tell drift")
     return found
 
 

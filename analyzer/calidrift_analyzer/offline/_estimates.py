@@ -44,10 +44,14 @@ class PointOutlook:
     clipped_calibration: float
 
     @property
+    def falls(self) -> bool:
+        """Whether predicted SQNR falls by `PREDICTED_LOSS_DB` or more, whatever the cause."""
+        return self.change_db is not None and self.change_db <= -PREDICTED_LOSS_DB
+
+    @property
     def loses(self) -> bool:
-        """Whether the inputs lose by more clipping than the calibration set has."""
-        fallen = self.change_db is not None and self.change_db <= -PREDICTED_LOSS_DB
-        return fallen and self.clipped > self.clipped_calibration
+        """Whether it falls, and a larger share of values is clipped than in the calibration set."""
+        return self.falls and self.clipped > self.clipped_calibration
 
 
 @final
@@ -58,11 +62,13 @@ class EstimatorOutlook:
     Attributes:
         estimator: How ranges would be chosen.
         points: Points that it could be predicted for.
-        losing: Those of them at which the inputs would lose.
+        losing: Those of them at which SQNR falls and more values are clipped; a wider calibration
+            set would help there.
         worst_point: Where predicted SQNR on the inputs is lowest.
         calibration_db: Predicted SQNR of the calibration set there, dB.
         inputs_db: Predicted SQNR of the inputs there, dB.
         clipped: Share of the inputs' values that would be clipped there.
+        falling: Points at which SQNR falls by `PREDICTED_LOSS_DB`, whatever the cause.
     """
 
     estimator: Estimator
@@ -72,6 +78,7 @@ class EstimatorOutlook:
     calibration_db: float | None
     inputs_db: float | None
     clipped: float | None
+    falling: int
 
 
 def outlooks_of(
@@ -130,6 +137,7 @@ def _whole(estimator: Estimator, points: Sequence[PointOutlook]) -> EstimatorOut
         calibration_db=worst.calibration_db if worst else None,
         inputs_db=worst.inputs_db if worst else None,
         clipped=worst.clipped if worst else None,
+        falling=sum(one.falls for one in points),
     )
 
 

@@ -91,14 +91,21 @@ class OfflineReport:
         return self.assessment.segments[0] if self.assessment.segments else None
 
     @property
+    def not_finite(self) -> int:
+        """Points at which the inputs gave NaN or Inf."""
+        points = self.assessment.points
+        return sum(bool(one.nan_elements or one.infinite_elements) for one in points)
+
+    @property
     def suffices(self) -> bool | None:
         """Whether the calibration set suffices for these inputs, as far as they can tell.
 
-        Not, where the traffic drifted with harm, or where every estimator would lose at some point;
-        `None` where that cannot be said: nothing was compared, or the calibration set is too small.
+        Not, where the traffic drifted with harm, where every estimator would lose at some point, or
+        where there is NaN or Inf, which no range is made for and no prediction is about; `None`
+        where that cannot be said: nothing was compared, or the calibration set is too small.
         """
         verdict = self.assessment.verdict
-        if verdict is Verdict.DRIFTED_HARMFUL:
+        if verdict is Verdict.DRIFTED_HARMFUL or self.not_finite:
             return False
         if self.estimators and all(one.losing for one in self.estimators):
             return False

@@ -68,6 +68,9 @@ class PointAssessment:
             service level breaks: then it is that of the service level.
         log10_evidence_now: The log10 e-value at the last look, which may have fallen since.
         alarm: The first crossing.
+        ended_ns: Since when units stay inside the range again, as far as the looks since tell, UTC
+            nanoseconds; the alarm stays all the same. None without an alarm, while the drift goes
+            on, and where its end cannot be told yet.
         suspected: No alarm, yet no calm either: the evidence is at least halfway (in powers of ten)
             to the alarm; or more energy is clipped and predicted SQNR has fallen by 6 dB (1 dB
             where there is no bound to judge by).
@@ -112,6 +115,7 @@ class PointAssessment:
     log10_evidence: float | None = None
     log10_evidence_now: float | None = None
     alarm: Alarm | None = None
+    ended_ns: int | None = None
     suspected: bool = False
     exceedances_to_alarm: int | None = None
     detectable_exceedance: float | None = None

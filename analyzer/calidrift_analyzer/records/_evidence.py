@@ -146,7 +146,7 @@ class MeasuredHarm:
     """Mean loss of served outputs beside those of the FP32 reference, and whether it is too much.
 
     Attributes:
-        loss: What is counted.
+        loss: What is counted; where outputs have classes in some windows only, of most units.
         units: Units compared.
         total: Sum of their losses.
         mean: Mean loss, with bounds that hold at all looks together (95 %).

@@ -44,11 +44,14 @@ class Doubts:
 
     Attributes:
         alarms: One clause for each alarm that was raised while the units were observed.
+        suspicions: One clause for each reason why calm cannot be relied on: suspected points, or
+            no alarm that could have been raised.
         others: Digests of other profiles under which traffic ran at the same time.
     """
 
     alarms: Sequence[str] = ()
     others: Sequence[str] = ()
+    suspicions: Sequence[str] = ()
 
 
 def learn(
@@ -67,7 +70,8 @@ def learn(
         observed: The first units under the profile.
         profile: The profile under which they were observed.
         doubts: What speaks against it.
-        force: Learn although an alarm was raised, or although there is a random reference.
+        force: Learn although an alarm was raised or could not be, points are suspected, or there
+            is a random reference.
 
     Returns:
         The profile; points that no unit ran through have no observed bound.
@@ -150,6 +154,13 @@ def _require_calm(observed: ObservedUnits, profile: CalibrationProfile, doubts: 
             f"traffic of {observed.model} has drifted since profile {profile.digest[:12]} serves "
             f"({'; '.join(doubts.alarms)}), and must not become the reference unseen: repair the "
             "model (`calidrift select`, then `calidrift recalibrate`), or say --force where this "
+            "traffic is what is to be expected from now on. Nothing was changed"
+        )
+    if doubts.suspicions:
+        raise RefusedError(
+            f"traffic of {observed.model} is in doubt since profile {profile.digest[:12]} serves "
+            f"({'; '.join(doubts.suspicions)}), and must not become the reference unseen: look at "
+            "it with `calidrift status` and `calidrift coverage`, and say --force where this "
             "traffic is what is to be expected from now on. Nothing was changed"
         )
     random = profile.reference.is_random and len(profile.unobserved) < len(profile.points)

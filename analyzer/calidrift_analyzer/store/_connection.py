@@ -29,6 +29,10 @@ _SETTINGS: Final[dict[str, str]] = {
 # DuckDB has one exception class for all of these; only its text tells them apart.
 _LOCKED: Final = re.compile(r"Could not set lock on file")
 _HOLDER: Final = re.compile(r"\(PID (\d+)\)")
+_MAGIC: Final = b"DUCK"
+"""Bytes 8 to 11 of every DuckDB file."""
+_CUT: Final = re.compile(r"Could not read enough bytes|[Cc]hecksum")
+_REFUSED: Final = re.compile(r"Cannot open file|Permission denied|[Rr]ead-only")
 _STORAGE: Final = re.compile(r"version number (\d+)")
 
 
@@ -51,6 +55,8 @@ class Connection:
         except duckdb.Error as error:
             self._inner.close()
             reason = str(error).splitlines()[0]
+            if _CUT.search(reason):
+                raise _named(error, path) from error
             raise StoreError(
                 f"the database {path} cannot be brought to the schema of this version ({reason}); "
                 "it was left as it was: check free space and permissions, or name a new database"
@@ -240,7 +246,26 @@ def _named(error: duckdb.Error, path: Path) -> StoreError:
             f"{duckdb.__version__} cannot read; install the DuckDB that wrote it, or name another "
             "database"
         )
+    damaged = _damaged(text, path)
+    if damaged is not None:
+        return damaged
     return StoreError(
         f"the database {path} cannot be opened ({text}); give the path of a DuckDB file, or of a "
         "new file in a folder that can be written"
+    )
+
+
+def _damaged(text: str, path: Path) -> StoreError | None:
+    """What to do with a file that DuckDB wrote and cannot read; `None` where it is none."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(12)
+    except OSError:
+        return None
+    if head[8:] != _MAGIC or _REFUSED.search(text):
+        return None
+    return StoreError(
+        f"the database {path} is damaged or was cut ({text}); nothing was changed: keep a copy, "
+        "then merge an archive that is whole into a new database (calidrift store merge), or go on "
+        "with a new one"
     )

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final, final
 
-__all__ = ["Plan", "Record", "plan"]
+__all__ = ["Plan", "Record", "lost", "plan"]
 
 _NOTHING: Final = -1
 """End of the prefix of an archive that holds nothing."""
@@ -100,6 +100,23 @@ def plan(here: Sequence[Record], there: Sequence[Record]) -> Plan:
     if ours.whole:
         return Plan()
     return Plan(numbers=_filling(ours, there))
+
+
+def lost(records: Sequence[Record]) -> tuple[int, tuple[tuple[int, int], ...]]:
+    """Count the windows of a process that no record and no coarse window accounts for.
+
+    Args:
+        records: All records of one process.
+
+    Returns:
+        How many windows, and the spans of numbers, both ends inside, that no record reaches over;
+        what was lost inside a rollup is counted and has no span.
+
+    Cost: 1 us per record.
+    """
+    found = _cover(records)
+    behind = sum(one.windows for one in records if one.number > found.ends[-1])
+    return found.last - found.ends[-1] - behind, tuple(found.holes)
 
 
 def _continue(ours: _Coverage, theirs: _Coverage, there: Sequence[Record]) -> Plan:

@@ -3,15 +3,17 @@
 A record moves: windows -> one a minute -> one an hour -> one a day -> one for the life of the
 process, each in one transaction with its ledger, so it is always in exactly one place.
 Counts, cells and extremes of a rollup are those of its windows; totals and sums of a process stay
-the same integers. Nothing is ever deleted outright: the one row that a process keeps for life is
-what a cumulative state file is compared with, and what makes ingest exactly once.
+the same integers. No window is ever deleted outright: the one row that a process keeps for life is
+what a cumulative state file is compared with, and what makes ingest exactly once. Recorded
+assessments that repeat the verdict before them are deleted, once older than `minutes`.
 
 The looks of sequential tests are joined by the hour of arrival when their windows move. They are
 not joined across landmarks (where the evidence of a point was largest, crossed its threshold, or
 was lowest before that), so cumulated counts at these looks, and hence every alarm and the largest
 evidence, are what they were. The looks kept are a part of the looks made: a test that is valid at
-all of them is valid at these. What does change: a renewable alarm counts looks, so its list of
-changes in the joined part may be shorter; recorded assessments keep the older list.
+all of them is valid at these. What does change: a renewable alarm counts looks, so its alarms in
+the joined part may be fewer and stand at other moments, and seasons count a joined look for the
+hour and the day of its last window. Assessments that were recorded before keep the older lists.
 """
 
 import time

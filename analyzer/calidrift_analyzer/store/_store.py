@@ -199,7 +199,8 @@ class Store:
         """Fold what is old into coarser records, and give the disk what that frees.
 
         Counts, sketches and extremes stay what they were in `totals`, in `sums` and for exactly
-        once, and so does all evidence that was spent; see `_retention` for what becomes coarser.
+        once, and so does all evidence that was spent; see `_retention` for what becomes coarser:
+        renewable alarms may be fewer and at other moments, seasons may lose hours and days.
         Alarms, versions, validations and profiles are never touched; assessments that repeat the
         verdict before them go after `retention.minutes`.
 

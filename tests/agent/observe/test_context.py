@@ -56,6 +56,55 @@ def test_threads_and_tasks_have_their_own():
     assert asyncio.run(both()) == ["one", "two"]
 
 
+@pytest.mark.parametrize("key", [None, "k"])
+def test_a_block_may_be_left_in_another_context_than_it_was_entered_in(key):
+    heard = []
+
+    class Listener:
+        def opened(self, key, ticket):
+            heard.append(key)
+            return True
+
+        def closed(self, ticket):
+            heard.append("closed")
+
+    def steps():
+        with request_context(segment="night", key=key):
+            yield current_context().segment
+
+    listener = Listener()
+    listen(listener)
+    try:
+        generator = steps()
+        assert contextvars.copy_context().run(next, generator) == "night"
+        with pytest.raises(StopIteration):
+            contextvars.copy_context().run(next, generator)
+    finally:
+        unlisten(listener)
+    assert heard == ([] if key is None else ["k", "closed"])
+    assert current_context() == RequestContext()
+
+
+def test_an_asynchronous_generator_may_be_dropped_half_way():
+    problems = []
+
+    async def steps():
+        with request_context(segment="night", key="k"):
+            yield 1
+            yield 2
+
+    async def consume():
+        asyncio.get_running_loop().set_exception_handler(lambda _, told: problems.append(told))
+        async for _ in steps():
+            break
+        gc.collect()
+        await asyncio.sleep(0)
+
+    asyncio.run(consume())
+    assert problems == []
+    assert current_context() == RequestContext()
+
+
 @pytest.mark.parametrize("given", [{"segment": 5}, {"session": b"x"}, {"key": 7}])
 def test_only_text(given):
     with (

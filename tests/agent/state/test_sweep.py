@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import threading
@@ -216,6 +218,61 @@ def test_a_damaged_carry_over_file_is_set_aside(worker, tmp_path):
     assert seen(tmp_path) == 4
 
 
+@pytest.mark.parametrize("kind", ["pipe", "folder", "link", "socket"])
+def test_what_is_no_file_at_the_place_of_a_carry_over_file_hangs_nobody(worker, tmp_path, kind):
+    worker(0.0).serve(3, 5.0).die()
+    path = carry_path(tmp_path, "net")
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "link":
+        path.symlink_to("/dev/zero")
+    else:
+        with socket.socket(socket.AF_UNIX) as listener, contextlib.chdir(tmp_path):
+            listener.bind(path.name)
+    directory = StateDirectory(tmp_path)
+    done = threading.Thread(target=lambda: directory.read(100 * SECOND), daemon=True)
+    done.start()
+    done.join(30.0)
+    assert not done.is_alive()
+    assert "it is not a file" in directory.damaged[0]
+    report = swept(tmp_path)
+    assert "it is not a file" in report.complaints[0]
+    assert report.merged == 1
+    assert seen(tmp_path) == 3
+
+
+def test_a_carry_over_file_larger_than_any_is_not_read(worker, tmp_path):
+    with (tmp_path / "net.carried").open("wb") as file:
+        file.truncate(1 << 40)
+    worker(0.0).serve(3, 5.0)
+    directory = StateDirectory(tmp_path)
+    assert directory.read(100 * SECOND)[0].total.requests[RequestColumn.SEEN] == 3
+    assert "larger than any" in directory.damaged[0]
+
+
+@pytest.mark.parametrize("model", [".hidden", "../evil", ".", ".." * 100])
+def test_a_model_whose_name_begins_with_a_dot_is_not_lost(worker, tmp_path, model):
+    worker(0.0, model=model).serve(3, 5.0).die()
+    assert swept(tmp_path).merged == 1
+    assert seen(tmp_path) == 3
+    assert carry_path(tmp_path, model).name.startswith("%2E")
+    assert carry_path(tmp_path, model).exists()
+
+
+def test_a_hidden_carry_over_file_of_an_older_version_goes_on(worker, tmp_path):
+    worker(0.0, model=".net").serve(3, 5.0).die()
+    swept(tmp_path)
+    path = carry_path(tmp_path, ".net")
+    older = path.rename(path.with_name(path.name.replace("%2E", ".", 1)))
+    assert seen(tmp_path) == 3
+    worker(0.0, model=".net").serve(4, 5.0).die()
+    assert swept(tmp_path).merged == 1
+    assert seen(tmp_path) == 7
+    assert [one.name for one in tmp_path.glob("*.carried")] == [older.name]
+
+
 def test_no_room_for_the_carry_over_file(worker, tmp_path, monkeypatch):
     worker(0.0).serve(3, 5.0).die()
 
@@ -301,8 +358,8 @@ def test_captures_of_dead_processes_keep_within_bounds(worker, tmp_path):
     assert sweep(tmp_path, held, now_ns=6 * SECOND).captures == 0
     assert [sorted(path.name for path in place.iterdir()) for place in places] == [
         ["0.safetensors", "1.safetensors"],
-        ["0.safetensors"],
-        ["0.safetensors"],
+        [],
+        ["0.safetensors", "1.safetensors"],
     ]
     report = sweep(tmp_path, SweepOptions(capture_bytes=0), now_ns=6 * SECOND)
     assert (report.captures, report.complaints) == (2, ())

@@ -1,6 +1,7 @@
 """A GPT-2 that generates: answers and random states untouched, one decision per request."""
 
 import gc
+import warnings
 
 import numpy as np
 import pytest
@@ -142,3 +143,33 @@ def test_requests_that_are_not_sampled(gpt2, ids, mask, watch_all, rate):
     observed = int(requests[RequestColumn.OBSERVED])
     assert observed == requests[RequestColumn.SAMPLED]
     assert observed == 0 if rate == 0.0 else 0 < observed < 8
+
+
+@pytest.fixture
+def t5(models):
+    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+        warnings.simplefilter("ignore")  # as in `models`
+        from transformers import T5Config, T5ForConditionalGeneration
+
+        torch.manual_seed(0)
+        sizes = {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 1, "num_heads": 2}
+        special = {"decoder_start_token_id": 0, "pad_token_id": 0, "eos_token_id": None}
+        return T5ForConditionalGeneration(T5Config(vocab_size=50, **sizes, **special)).eval()
+
+
+def test_the_report_says_of_an_encoder_that_generate_runs_it_past_the_forward(t5, ids, watch_all):
+    """`generate` calls the encoder by itself, and gives its output to the model's forward."""
+    watch = watch_all(t5)
+    for _ in range(20):
+        answer = t5.generate(ids, max_new_tokens=2)
+    report = watch.report()
+    assert report.observed_calls == 20
+    # `shared` is called by nobody: encoder and decoder have embeddings of their own.
+    encoder = [name for name in report.points if name.startswith("encoder.")]
+    assert encoder
+    assert [*report.never_fired] == ["shared:output", *encoder]
+    (note,) = [note for note in report.notes if "never fired in 20 observed calls" in note]
+    assert encoder[0] in note
+    with torch.no_grad():
+        t5(input_ids=ids, decoder_input_ids=answer)
+    assert watch.report().never_fired == ("shared:output",), "the model itself is seen whole"

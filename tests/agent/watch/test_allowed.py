@@ -1,6 +1,8 @@
 """The allow-list of captures: names of the model, refused where they cannot be right."""
 
+import functools
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,6 +10,7 @@ from torch import nn
 
 from calidrift_agent import CaptureOptions
 from calidrift_agent._capture import list_captures, read_capture
+from calidrift_agent._state import StateDirectory, SweepOptions, sweep
 from calidrift_agent._vocabulary import DropReason, RequestColumn
 from calidrift_agent._watch._allowed import AllowedInputs
 from calidrift_agent.errors import ConfigurationError
@@ -36,6 +39,50 @@ class Open(nn.Module):
 
     def forward(self, *args, **kwargs):
         return self.inner(args[0] if args else kwargs["image"])
+
+
+def of_tenant(forward):
+    """Puts an argument in front, and says that it is what it wraps."""
+
+    @functools.wraps(forward)
+    def inner(self, secret, *args, **kwargs):
+        return forward(self, *args, **kwargs)
+
+    return inner
+
+
+def passed_on(forward):
+    @functools.wraps(forward)
+    def inner(*args, **kwargs):
+        return forward(*args, **kwargs)
+
+    return inner
+
+
+class Decorated(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(4, 4)
+
+    @of_tenant
+    def forward(self, image):
+        return self.inner(image)
+
+
+class Passed(Masked):
+    @passed_on
+    @torch.no_grad()
+    def forward(self, image, batch=None, *, mask=None):
+        return super().forward(image, batch, mask=mask)
+
+
+class Several(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(4, 4)
+
+    def forward(self, scale, *images):
+        return self.inner(sum(images)) * scale
 
 
 def names(tmp_path):
@@ -99,8 +146,8 @@ def test_the_inputs_of_other_kinds_of_models_are_known(watch_all, tmp_path):
     for model in (scripted, torch.compile(Masked(), backend="eager"), function):
         with pytest.raises(ConfigurationError, match="'nosuch'"):
             AllowedInputs(model, ("nosuch",))
-    assert AllowedInputs(scripted, ("input",)).choose((VALUE,), {}).keys() == {"arg0"}
-    assert AllowedInputs(function, ("image",)).choose((VALUE,), {}).keys() == {"arg0"}
+    assert AllowedInputs(scripted, ("input",)).choose((VALUE,), {}, 1).keys() == {"arg0"}
+    assert AllowedInputs(function, ("image",)).choose((VALUE,), {}, 1).keys() == {"arg0"}
     AllowedInputs(torch.relu, ("anything",))  # written in C: it does not say
 
 
@@ -133,3 +180,110 @@ def test_many_names_are_shortened():
 
     with pytest.raises(ConfigurationError, match="'h' and 2 more"):
         AllowedInputs(function, ("x",))
+
+
+def test_an_argument_that_a_decorator_puts_in_front_is_not_kept(watch_all, tmp_path):
+    secret = torch.full((2, 4), 666.0)
+    one, requests = serve(watch_all, tmp_path, ("image",), Decorated(), args=(secret, VALUE))
+    assert names(tmp_path) == []
+    assert requests[UNSUITABLE] == 4
+    assert any("'image' of CaptureOptions" in note for note in one.report().notes)
+
+
+def test_names_behind_a_decorator_that_puts_one_in_front_are_those_by_place(watch_all, tmp_path):
+    serve(watch_all, tmp_path, ("arg1",), Decorated(), args=(VALUE + 1, VALUE))
+    assert names(tmp_path) == ["arg1"]
+    found = [read_capture(path).inputs["arg1"] for path in list_captures(tmp_path)]
+    assert all((one == 1.0).all() for one in found)
+
+
+@pytest.mark.parametrize("allowed", ["image", "arg0"])
+def test_a_decorator_that_passes_everything_on_changes_no_name(watch_all, tmp_path, allowed):
+    _, requests = serve(watch_all, tmp_path, (allowed,), Passed())
+    assert names(tmp_path) == ["arg0"]
+    assert requests[UNSUITABLE] == 0
+
+
+def test_a_forward_replaced_on_an_instance_has_its_own_names(watch_all, tmp_path):
+    model = Masked()
+    original = model.forward
+
+    @functools.wraps(original)
+    def before(secret, image):
+        return original(image)
+
+    model.forward = before
+    _, requests = serve(watch_all, tmp_path, ("image",), model, args=(VALUE + 1, VALUE))
+    assert names(tmp_path) == ["arg1"]
+    assert requests[UNSUITABLE] == 0
+    partly = Masked()
+    partly.forward = functools.update_wrapper(
+        functools.partial(lambda module, *args, **kwargs: original(*args, **kwargs), partly),
+        original,
+    )
+    allowed = AllowedInputs(partly, ("image",))
+    assert allowed.choose((VALUE, VALUE + 1), {}, 1).keys() == {"arg0"}
+
+
+def test_a_forward_replaced_after_watch_is_read_anew(watch_all, tmp_path):
+    class Own(Masked):
+        def forward(self, image):
+            return self.inner(image)
+
+    def later(self, user, image):
+        return self.inner(image)
+
+    model = Own()
+    one, requests = serve(watch_all, tmp_path, ("image",), model)
+    kept = len(list_captures(tmp_path))
+    assert (kept > 0, requests[UNSUITABLE]) == (True, 0)
+    Own.forward = later
+    secret = torch.full((2, 4), 666.0)
+    with torch.no_grad():
+        model(secret, VALUE)
+        one.flush()
+        assert len(list_captures(tmp_path)) == kept, "it may have been made by the old names"
+        assert one.snapshot()[1].requests[UNSUITABLE] == 2
+        model(secret, VALUE)
+    one.flush()
+    assert names(tmp_path) == ["arg0", "arg1"]
+    found = [read_capture(path).inputs for path in list_captures(tmp_path)]
+    assert all((array == 1.0).all() for inputs in found for array in inputs.values())
+    assert any("replaced after watch, and nothing was kept" in note for note in one.report().notes)
+
+
+@pytest.mark.parametrize(
+    ("allowed", "kept"),
+    [
+        ("images", ["arg1", "arg2"]),
+        ("images.0", ["arg1"]),
+        ("images.1", ["arg2"]),
+        ("arg2", ["arg2"]),
+    ],
+)
+def test_the_parameter_of_all_further_inputs_has_a_name(watch_all, tmp_path, allowed, kept):
+    scale = torch.ones(2, 4)
+    one, requests = serve(watch_all, tmp_path, (allowed,), Several(), args=(scale, VALUE, VALUE))
+    assert names(tmp_path) == kept
+    assert requests[UNSUITABLE] == 0
+    assert not any("captures:" in note for note in one.report().notes)
+
+
+@pytest.mark.parametrize("wrong", ["images.x", "images.", "image", "*images"])
+def test_what_is_none_of_the_further_inputs_is_refused(wrong):
+    with pytest.raises(ConfigurationError, match=r"inputs are 'scale', '\*images'; correct"):
+        AllowedInputs(Several(), (wrong,))
+
+
+def test_the_home_folder_may_be_written_as_a_tilde(watch_all, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    one = watch_all(Masked(), state_dir=Path("~") / "state")
+    assert [path.name for path in tmp_path.iterdir()] == ["home"]
+    assert list((tmp_path / "home" / "state").glob("*.state"))
+    assert len(StateDirectory("~/state").read()) == 1
+    one.close()
+    assert sweep("~/state", SweepOptions(retention_seconds=0.0)).removed == 1
+    monkeypatch.setenv("CALIDRIFT_STATE_DIR", "~/other")
+    watch_all(Masked())
+    assert (tmp_path / "home" / "other").is_dir()

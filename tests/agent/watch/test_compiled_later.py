@@ -5,6 +5,7 @@ import threading
 import pytest
 import torch
 from torch import nn
+from torch._dynamo.testing import CompileCounter
 from torch._dynamo.utils import counters
 
 from calidrift_agent._observe import Gate
@@ -301,3 +302,35 @@ def test_methods_that_a_wrapper_passes_on_are_observed(x, watch_all):
     assert report.strategy is Strategy.BESIDE
     assert requests(watch)[[RequestColumn.SEEN, RequestColumn.OBSERVED]].tolist() == [3, 3]
     assert stats()["unique_graphs"] == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["in place", "wrapped"])
+def test_parts_that_are_compiled_after_the_watch_are_not_compiled_again(watch_all, way):
+    torch._dynamo.reset()
+    x = torch.ones(3, 4)
+    answers, frames = [], []
+    for watched in (False, True):
+        torch._dynamo.reset()
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Sequential(nn.Linear(4, 4), nn.ReLU()), nn.Linear(4, 2)).eval()
+        counter = CompileCounter()
+        watch = watch_all(model) if watched else None
+        if way == "in place":
+            model[0].compile(backend=counter)
+        else:
+            model[0] = torch.compile(model[0], backend=counter)
+        with torch.no_grad():
+            answers.append([model(x) for _ in range(3)])
+        frames.append(counter.frame_count)
+        if watch is not None:
+            watch.flush()
+            report = watch.report()
+            assert report.observed_calls == 3
+            assert set(report.observed) == set(report.points)
+            assert any("compiled" in note for note in report.notes)
+            with pytest.raises(RuntimeError):  # once, and unchanged
+                model(torch.ones(3, 5))
+            watch.close()
+    assert frames[0] == frames[1]
+    assert all(map(torch.equal, *answers))

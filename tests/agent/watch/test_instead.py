@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from calidrift_agent._vocabulary import CountColumn, RequestColumn, Strategy, ValueColumn
+from calidrift_agent._vocabulary import CountColumn, RequestColumn, Stage, Strategy, ValueColumn
 
 
 def counts(watch, column):
@@ -410,7 +410,9 @@ def test_strict_tracers_do_not_see_the_watch(net, x, watch_all):
     with torch.random.fork_rng(devices=[]):
         vmapped = torch.func.vmap(lambda one: net(one.unsqueeze(0)))(x)
     assert vmapped.shape == (4, 1, 3)
-    assert not watch.snapshot()[1].requests[RequestColumn.ERROR_FIRST :].any()
+    counts = watch.snapshot()[1].requests
+    assert not counts[RequestColumn.ERROR_FIRST : RequestColumn.ERROR_FIRST + len(Stage)].any()
+    assert counts[RequestColumn.DROP_FIRST :].sum() == 1  # that of the transform
     assert requests(watch, RequestColumn.OBSERVED) == 3  # that of the compiled one, too
 
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from calidrift_agent._vocabulary import DropReason, RequestColumn, Stage, Strategy
 
@@ -187,3 +188,28 @@ def test_a_model_that_is_such_a_layer_itself_keeps_both_reasons(watch_all):
     report = watch_all(nn.LSTM(4, 4).eval()).report()
     assert report.skipped[""].startswith("recurrent layers are quantized dynamically")
     assert "can be observed; give reference=" in report.skipped[""]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # TorchScript as a whole
+@pytest.mark.parametrize("way", ["vmap", "dispatch mode"])
+@pytest.mark.parametrize("beside", [False, True], ids=["instead", "beside"])
+def test_calls_inside_a_transform_or_a_dispatch_mode_are_dropped_and_said(watch_all, way, beside):
+    x = torch.ones(3, 4)
+    model = nn.Sequential(nn.Linear(4, 4)).eval()
+    served = torch.jit.trace(model, x) if beside else model
+    expected = served(x)
+    watch = watch_all(served)
+    if way == "vmap":
+        found = torch.func.vmap(lambda row: served(row))(x)
+    else:
+        with FlopCounterMode(display=False):
+            found = served(x)
+    assert torch.allclose(found, expected)
+    served(x)
+    requests = watch.flush().requests
+    assert requests[RequestColumn.SEEN] == requests[RequestColumn.SAMPLED] == 2
+    assert requests[UNSUITABLE] == 1
+    assert not requests[ERRORS].any()
+    report = watch.report()
+    assert report.observed_calls == 1
+    assert sum("torch.func" in note for note in report.notes) == 1

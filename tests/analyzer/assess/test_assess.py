@@ -234,3 +234,38 @@ def test_harm_outranks_blindness_and_both_are_said(bench):
     found = bench.assess()
     assert found.verdict is Verdict.DRIFTED_HARMFUL
     assert "never fired" in found.sentence
+
+
+DRIFTED = np.r_[[9.0] * 4, [0.5] * 6][:, None]
+LONE = np.r_[9.0, [0.5] * 9][:, None]
+CALM = np.full((10, 1), 0.5)
+
+
+@pytest.mark.parametrize(
+    ("after", "over"),
+    [
+        ([CALM] * 40, True),
+        ([CALM] * 30 + [LONE] + [CALM] * 30, True),  # as chance has it
+        ([CALM] * 2, False),  # too few to tell
+        ([CALM, DRIFTED] * 20, False),  # half as often, and still a drift
+        ([CALM, LONE] * 20, False),  # an eighth, and still more than the reference explains
+        ([], False),
+    ],
+    ids=["over", "but one", "too few", "weaker", "weak", "at once"],
+)
+def test_a_drift_that_ended_is_told_to_have_ended(bench, after, over):
+    bench.calibrate({"a:input": bench.normal(512)})
+    scales = np.concatenate([CALM] * 10 + [DRIFTED] * 5 + after)
+    bench.send(bench.normal(len(scales)) * scales)
+    found = bench.assess()
+    point = found.point("a:input")
+    assert point.alarm is not None, "an alarm is never taken back"
+    assert (point.ended_ns is not None) is over
+    assert ("inside the range again since about" in point.sentence) is over
+    assert ("inside the range again since about" in found.sentence) is over
+    assert point.next_step.startswith("it is over for now") is over
+    if over:
+        history = bench.store.history("net", bench.profile.digest)
+        assert point.ended_ns == history.end_ns[14]
+        left = sum(one is LONE for one in after)
+        assert f"({left} of {10 * len(after)} units left it)" in point.sentence

@@ -7,7 +7,7 @@ import pytest
 
 from calidrift_agent._profile import ReferenceOrigin
 from calidrift_agent._state import SegmentCount
-from calidrift_agent._vocabulary import CountColumn, ReferenceSource, ValueColumn
+from calidrift_agent._vocabulary import CountColumn, ReferenceSource, RequestColumn, ValueColumn
 from calidrift_analyzer.assess import assess_stored
 from calidrift_analyzer.records import BurnIn, Verdict, needs_action
 
@@ -124,6 +124,79 @@ def test_harmless_drift_may_become_the_reference(promoted):
     assert found.verdict is Verdict.DRIFTED_HARMLESS
     assert "--force" in found.next_step
     assert not needs_action(found)
+
+
+@pytest.mark.parametrize("points", [50, 70])
+def test_many_points_and_few_units_leave_an_alarm_that_can_speak(bench, points):
+    """What 64 *random* units could promise is 85 % at 50 points, and nothing at 70."""
+    names = [f"l{number}:input" for number in range(points)]
+    bench.calibrate({name: bench.normal(64, elements=8) for name in names})
+    bench.profile = replace(bench.profile, reference=PROVISIONAL)
+    bench.meta = replace(bench.meta, profile=bench.profile.digest)
+    scale = np.where(bench.traffic.rng.random((60, 1)) < 0.38, 5.0, 0.3)
+    bench.send(*(bench.normal(60, elements=8) * scale for _ in names))
+    found = bench.assess()
+    assert found.service_levels[0].tolerance == 0.01
+    assert found.service_levels[0].breach is not None
+    assert found.verdict is Verdict.DRIFTED_HARMFUL
+
+
+def test_without_any_bound_no_alarm_is_said_to_speak(promoted):
+    bench = promoted()
+    points = {n: replace(p, observed_bound=None) for n, p in bench.profile.points.items()}
+    bench.profile = replace(bench.profile, points=points)
+    bench.meta = replace(bench.meta, profile=bench.profile.digest)
+    bench.send(*(bench.normal(30) for _ in POINTS))
+    found = bench.assess()
+    assert found.service_levels == ()
+    assert found.sentence.endswith(
+        "until then no alarm can speak, because the profile has no observed bounds"
+    )
+
+
+def test_suspected_traffic_is_not_told_to_be_learned(promoted):
+    bench = promoted()
+    bench.send(bench.normal(60) * 0.9, bench.normal(60, scale=9.0))
+    found = bench.assess(tolerance=0.999, reference_units=60)
+    assert found.points[0].suspected
+    assert "only with --force" in found.next_step
+
+
+def test_units_with_nan_make_the_alarm_harmful(promoted):
+    bench = promoted()
+    spoil(bench, 6)
+    found = bench.assess()
+    assert found.verdict is Verdict.DRIFTED_HARMFUL
+    assert needs_action(found)
+    assert found.next_step.startswith("find out where NaN and Inf come from")
+
+
+def spoil(bench, units):
+    """Calm windows of 20 units, of which so many hold a NaN at the second point."""
+    bounds = [one.observed_bound.value for one in bench.profile.points.values()]
+    windows = []
+    for number in range(10):
+        window = bench.traffic.unit_window(number, [bench.normal(20) * 0.5 for _ in POINTS], bounds)
+        for column in (CountColumn.EXCEEDANCES, CountColumn.NAN, CountColumn.UNITS_NOT_FINITE):
+            window.counts[1, column] += units
+        window.requests[RequestColumn.UNITS_COVERED] -= units
+        windows.append(window)
+    bench.store.ingest(bench.meta, windows, batch=bench.store.next_batch())
+
+
+def test_with_a_random_reference_as_well(promoted):
+    bench = promoted(ReferenceOrigin())
+    spoil(bench, 6)
+    found = bench.assess()
+    worst = found.point("b:input")
+    assert abs(worst.sqnr_change_db) < 6.0  # finite values are well
+    assert worst.verdict is found.verdict is Verdict.DRIFTED_HARMFUL
+    assert needs_action(found)
+    assert "what that costs cannot be predicted" in found.sentence
+    assert "60 NaN among its values, and what they cost cannot be predicted" in worst.sentence
+    assert found.next_step == (
+        "find out where NaN and Inf come from; new ranges cannot repair them"
+    )
 
 
 def test_a_segment_alone_raises_it_too(promoted):

@@ -113,20 +113,20 @@ def test_it_says_where_how_bad_and_since_when():
 
 
 def test_what_was_measured_comes_before_what_is_predicted():
-    broken = measured(0.2, broken=True)
+    broken = measured(0.2, broken=True, recent=Interval(0.2, 0.1, 0.3))
     said = headline(DRIFTED, harm=broken).sentence
-    assert said.index("20 % of the answers differ from FP32 (measured; 5 % tolerated)") < (
+    assert said.index("20 % of the answers differ from FP32 since then (measured; 5 % tole") < (
         said.index("predicted at")
     )
     assert headline(DRIFTED, harm=broken).next_step == "repair"
 
-    kept = measured(0.001, high=0.02)
+    kept = measured(0.001, high=0.02, recent=Interval(0.001, 0.0, 0.02))
     said = headline(DRIFTED, harm=kept).sentence
     assert "by prediction, but not in the answers" in said
     assert "predicted at a:input" in said
     assert headline(DRIFTED, harm=kept).next_step.startswith("without haste")
 
-    few = measured(0.0, high=0.5)
+    few = measured(0.0, high=0.02, recent=Interval(0.0, 0.0, 0.5))
     assert "too few to tell" in headline(DRIFTED, harm=few).sentence
     # Calm traffic before the drift must not make the answers look good.
     late = measured(0.001, high=0.02, recent=Interval(0.3, 0.1, 0.6))
@@ -152,6 +152,48 @@ def test_calm_points_do_not_hide_a_broken_segment_or_harm():
     assert "calidrift recalibrate" in harmed.next_step
     assert headline(CALM, harm=measured(0.0)).next_step == "nothing to do"
     assert "answers" not in headline(CALM, harm=measured(0.0)).sentence
+
+
+def test_answers_compared_before_a_drift_say_nothing_about_it():
+    before = measured(0.0, high=0.01)
+    found = headline(DRIFTED, harm=before)
+    assert "no answer was compared with FP32 since the drift began" in found.sentence
+    assert "kept" not in found.sentence
+    assert "not in the answers" not in found.sentence
+    assert found.next_step == "repair"
+    broken = headline(DRIFTED, harm=measured(0.01, broken=True)).sentence
+    assert "broke on 2027-01-15 08:00:00 UTC (10 of 50 then, measured); no answer was" in broken
+
+
+def test_a_breach_that_stays_is_told_with_its_date():
+    calm = measured(0.01, broken=True)
+    found = headline(CALM, harm=calm)
+    assert found.sentence.startswith(
+        "the tolerated 5 % of answers that differ from FP32 broke on 2027-01-15 08:00:00 UTC "
+        "(10 of 50 then, measured); 1 % overall"
+    )
+    assert "yet INT8 answers differ" not in found.next_step
+    assert "what was served until 2027-01-15 08:00:00 UTC" in found.next_step
+    noise = replace(calm, loss=HarmLoss.NOISE)
+    assert "the tolerated 5 % of noise in the outputs broke" in headline(CALM, harm=noise).sentence
+    since = measured(0.01, broken=True, recent=Interval(0.002, 0.0, 0.01))
+    assert "; 0.2 % since the drift began; predicted" in headline(DRIFTED, harm=since).sentence
+
+
+def test_nan_is_never_harm_by_prediction_only():
+    kept = measured(0.0, recent=Interval(0.0, 0.0, 0.01))
+    found = headline(replace(DRIFTED, nan_elements=3, sqnr_change_db=0.0), harm=kept)
+    assert "by prediction" not in found.sentence
+    assert "predicted at a:input (finite values only): SQNR stayed the same" in found.sentence
+    assert "NaN or Inf at 1 point of 1, and what that costs cannot be predicted" in found.sentence
+    assert found.next_step == "repair"
+
+
+def test_a_drift_that_ended_is_told_to_have_ended():
+    over = replace(DRIFTED, ended_ns=MOMENT + 10**9)
+    said = headline(over, CALM).sentence
+    assert "07:59:59 UTC; inside the range again since about 2027-01-15 08:00:01 UTC; " in said
+    assert "inside the range again" not in headline(over, replace(DRIFTED, name="c")).sentence
 
 
 def test_noise_is_told_as_noise():

@@ -189,6 +189,43 @@ def test_without_classes_the_noise_is_the_loss():
     assert quiet.breach is None
 
 
+def mixed(ranked):
+    """Windows of 20 units with noise of 40 %; so many of each have classes, and these agree."""
+    found = history([20] * len(ranked), [8.0] * len(ranked), ranked=False)
+    classes = np.array(ranked, np.int64)
+    return replace(found, compared=replace(found.compared, ranked=classes, agreed=classes))
+
+
+@pytest.mark.parametrize("late", [1, 20])
+def test_a_breach_by_noise_stays_when_outputs_with_classes_come(late):
+    before = measured_harm(mixed([0] * 20), RULES)
+    after = measured_harm(mixed([0] * 20 + [late]), RULES)
+    assert before.loss is after.loss is HarmLoss.NOISE
+    assert before.breach == after.breach
+    assert after.units == 420
+    assert after.total == pytest.approx(20 * 8.0 + (8.0 if late == 1 else 0.0))
+    assert after.log10_evidence >= before.log10_evidence
+
+
+def test_windows_of_both_losses_are_not_joined():
+    moments = harm_moments(mixed([0, 0, 20, 20, 0]), RULES)
+    assert {2 * SECOND, 4 * SECOND} <= set(moments)
+    assert measured_harm(mixed([20, 20, 0]), RULES).loss is HarmLoss.DISAGREEMENT
+    assert len(harm_moments(mixed([0, 20] * 200), RULES)) <= 66
+
+
+def test_answers_compared_before_a_drift_say_nothing_about_it(bench):
+    bench.calibrate({"a:input": bench.normal(512)})
+    send(bench, bench.normal(10), 0.5, 0, windows=8)
+    bench.send(bench.normal(60, scale=40.0))
+    found = bench.assess()
+    assert found.verdict == "drifted_harmful"
+    assert found.harm.within  # all 400 agreed: before the drift
+    assert found.harm.recent is None
+    assert "no answer was compared with FP32 since the drift began" in found.sentence
+    assert "agree" not in found.next_step
+
+
 def test_nothing_compared_is_no_answer():
     none = replace(history([1], [0]), compared=None)
     assert measured_harm(none, RULES) is None

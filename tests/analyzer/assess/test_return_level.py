@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import optimize, stats
 
 from calidrift_agent._vocabulary import COUNT_COLUMNS, RATIO_BOUNDS, CountColumn
-from calidrift_analyzer.assess._return_level import _law, return_level
+from calidrift_analyzer.assess._return_level import _table, return_level
 from calidrift_analyzer.records import PointTotals
 
 ELEMENTS = 1024
@@ -34,10 +34,10 @@ def exact(law, requests):
 
 @pytest.mark.parametrize("place", [0, 3, 7])
 def test_intervals_have_the_chances_of_a_generalized_pareto_law(place):
-    """Oracle: scipy's law, on a few of the 1,240 shapes and scales of the grid."""
-    shapes, scales = np.linspace(-0.5, 0.5, 31), np.geomspace(0.01, 4.0, 40)
+    """Oracle: scipy's law, on a few of 1,240 shapes and scales."""
+    shapes, scales = np.linspace(-1.0, 1.0, 31), np.geomspace(0.01, 4.0, 40)
     edges = np.append(np.array(RATIO_BOUNDS)[place:] - RATIO_BOUNDS[place], np.inf)
-    table = _law(place).reshape(31, 40, -1)
+    table = _table(place, shapes, scales).reshape(31, 40, -1)
     for shape in (0, 9, 15, 25, 30):
         for scale in (0, 20, 39):
             law = stats.genpareto(shapes[shape], scale=scales[scale])
@@ -74,7 +74,7 @@ def test_levels_of_known_laws(name):
 def test_an_independent_fit_agrees():
     """scipy fits the excesses themselves; ours sees which of few intervals they fell into."""
     rng = np.random.default_rng(5)
-    ratios = 0.5 + stats.genpareto.rvs(0.15, scale=0.15, size=20_000, random_state=rng)
+    ratios = 0.5 + stats.genpareto.rvs(0.15, scale=0.15, size=200_000, random_state=rng)
     found = return_level(totals(ratios), 1.0)
     excesses = ratios[ratios > found.threshold] - found.threshold
     shape, _, scale = stats.genpareto.fit(excesses, floc=0)
@@ -85,6 +85,50 @@ def test_an_independent_fit_agrees():
     assert found.low <= theirs <= found.high
     exactly = 0.5 + stats.genpareto.isf(1 / MILLION, 0.15, scale=0.15)
     assert found.low <= exactly <= found.high
+
+
+def test_the_fit_is_the_one_of_largest_likelihood():
+    """Oracle: scipy's law and its simplex search. A million units know more than a coarse grid."""
+    rng = np.random.default_rng(5)
+    point = totals(0.5 + stats.genpareto.rvs(0.15, scale=0.15, size=MILLION, random_state=rng))
+    found = return_level(point, 1.0)
+    edges = np.append([one for one in RATIO_BOUNDS if one >= found.threshold], np.inf)
+    counts = point.counts[CountColumn.RATIO_FIRST :][: len(RATIO_BOUNDS) + 1][1 - edges.size :]
+
+    def loss(law):
+        chances = np.diff(stats.genpareto.cdf(edges - edges[0], law[0], scale=np.exp(law[1])))
+        return -(counts * np.log(chances)).sum()
+
+    best = optimize.minimize(loss, (0.1, -2.0), method="Nelder-Mead", options={"xatol": 1e-6})
+    assert counts.sum() == found.above
+    assert found.shape == pytest.approx(best.x[0], abs=0.005)
+    exactly = 0.5 + stats.genpareto.isf(1 / MILLION, 0.15, scale=0.15)
+    assert found.low < exactly < found.high
+
+
+BEYOND = {
+    "uniform": lambda rng: rng.random(5_000),
+    "clipped": lambda rng: np.minimum(1.0, 0.5 + rng.random(5_000)),
+    "bounded": lambda rng: rng.beta(3, 2, 5_000),
+    "very heavy": lambda rng: 0.2 * rng.random(5_000) ** (-1 / 0.9),
+}
+
+
+@pytest.mark.parametrize("name", BEYOND)
+def test_laws_beyond_what_can_be_fitted_get_no_level(name):
+    """Whatever such a fit says comes from the ends of the grid, and with a narrow interval."""
+    rng = np.random.default_rng(0)
+    assert [return_level(totals(BEYOND[name](rng)), 1.0) for _ in range(5)] == [None] * 5
+
+
+def test_a_heavy_tail_is_held_or_not_told():
+    """Pareto with exponent 1.2: of 50,000 units a quarter of the truth, or four times it."""
+    truth = 0.2 * MILLION ** (1 / 1.2)
+    rng = np.random.default_rng(1)
+    found = [return_level(totals(0.2 * rng.random(50_000) ** (-1 / 1.2)), 1.0) for _ in range(12)]
+    told = [one for one in found if one is not None]
+    assert len(told) >= 6
+    assert sum(one.low <= truth <= one.high for one in told) >= 0.8 * len(told)
 
 
 def test_planted_mutants_miss_the_truth():

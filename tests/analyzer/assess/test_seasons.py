@@ -1,12 +1,14 @@
 """Hours of the day and days of the week, against the calendar of the standard library."""
 
 from collections import Counter
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 
+from calidrift_agent._state import Window
 from calidrift_analyzer.assess._seasons import seasons
 from calidrift_analyzer.records import ModelHistory, Season
+from calidrift_analyzer.store import Landmarks, Retention
 
 HOUR = 3_600 * 10**9
 MONDAY = int(datetime(2027, 1, 18, tzinfo=UTC).timestamp()) * 10**9
@@ -72,3 +74,27 @@ def test_a_day_for_hours_and_a_week_for_days():
     assert seasons(history([], [], [])) is None
     # Windows without units do not span a day.
     assert seasons(history(hourly[:50], [0] * 49 + [5], [0] * 50)) is None
+
+
+def test_folding_makes_the_hours_of_a_daily_collection_one(store, traffic):
+    """What the documentation of retention says; with hourly collection the hours would stay."""
+    meta = traffic.meta()
+    for day in range(3):
+        windows = []
+        for hour in range(24):
+            made = traffic.random_window(24 * day + hour)
+            fields = {name: getattr(made, name) for name in made.__slots__}
+            end = MONDAY + (24 * day + hour) * HOUR + 60 * 10**9
+            windows.append(Window(**{**fields, "start_ns": end - 10**9, "end_ns": end}))
+        store.ingest(meta, windows, batch=day + 1)
+        store._connection.rows(
+            "UPDATE batches SET arrived = make_timestamp_ns($ns) WHERE batch = $batch",
+            {"ns": MONDAY + (day + 1) * 24 * HOUR, "batch": day + 1},
+        )
+    before = seasons(store.history("net", ""))
+    assert len(before.hours) == 24
+    spans = dict.fromkeys(("windows", "minutes", "hours", "days"), timedelta(days=1))
+    store.retain(Retention(**spans), lambda *_: Landmarks(), now_ns=MONDAY + 99 * 24 * HOUR)
+    after = seasons(store.history("net", ""))
+    assert [one.slot for one in after.hours] == [23]
+    assert after.hours[0].units == sum(one.units for one in before.hours)

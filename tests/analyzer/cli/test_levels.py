@@ -118,3 +118,9 @@ def test_an_advisory_level_has_its_interval_relative_to_the_bound():
     assert _level(found, 2.0) == "1.5 (1.2 to 4.5)"
     assert _level(None, 2.0) is None
     assert _level(found, None) is None
+
+
+def test_what_was_compared_before_a_drift_is_said_to_be_that():
+    assert "; none compared since the drift began (1,200 compared)" in harm_line(HARM, drifted=True)
+    since = replace(HARM, recent=Interval(0.2, 0.1, 0.3))
+    assert "; since the drift began 20 % (1,200 compared)" in harm_line(since, drifted=True)

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import sys
 from contextlib import redirect_stdout
 
@@ -61,6 +62,40 @@ def test_a_calibration_set_that_suffices(recorded):
     assert status == 0
     assert "the calibration set suffices for these inputs: 0 of 64 rows leave" in out
     assert "rows outside" not in out
+
+
+def test_a_loss_that_is_not_by_more_clipping_is_told(recorded):
+    """The conclusion says what the table above it shows."""
+    rng = np.random.default_rng(1)
+    np.save(recorded.root / "weak.npy", 0.05 * rng.normal(size=(64, 4)))
+    status, out, _ = offline(recorded, "--before-quantization", inputs="weak.npy")
+    assert status == 0
+    conclusion = out.splitlines()[-1]
+    assert "0 of 64 rows leave its bounds on |x|" in conclusion
+    assert "lose less than 1 dB" not in conclusion
+    said = re.search(r"predicted SQNR falls by ([\d.]+) to ([\d.]+) dB, most at \S+:", conclusion)
+    document = recorded.json(
+        "coverage", "--inputs", str(recorded.root / "weak.npy"), "--before-quantization"
+    )[1]
+    changes = [-one["change_db"] for one in document["estimates"] if one["change_db"] <= -1.0]
+    assert [float(one) for one in said.groups()] == pytest.approx(
+        [min(changes), max(changes)], abs=0.051
+    )
+    assert all(one["falling"] and not one["losing"] for one in document["estimators"])
+
+
+def test_nan_does_not_suffice_whatever_is_predicted(recorded):
+    rows = np.random.default_rng(1).normal(size=(50, 4)).astype(np.float32)
+    rows[:16, 0] = np.nan
+    np.save(recorded.root / "nan.npy", rows)
+    status, out, _ = offline(recorded, "--before-quantization", inputs="nan.npy")
+    assert status == 0
+    assert "drifted_harmful" in out
+    assert "does NOT suffice" in out
+    assert "find out where these come from before you quantize" in out
+    np.save(recorded.root / "few.npy", np.concatenate([rows[:1], rows[16:]]))
+    _, out, _ = offline(recorded, "--before-quantization", inputs="few.npy")
+    assert "with NaN or Inf at " in out
 
 
 def test_one_json_document_and_nothing_stored(recorded):

@@ -246,6 +246,19 @@ def test_drifting_traffic_needs_force(service, shop):
     assert service.serving()[0].parent == before
 
 
+def test_suspected_traffic_needs_force(service, shop):
+    shop.configure(CONFIG + "tolerance = 0.95\n")  # so that no alarm comes of it
+    provisional = service.profile()
+    before = service.publish(provisional)
+    service.serve(provisional, *[0.9] * 3, *[9.0] * 4)
+    status, _, err = shop.run("reference", "learn")
+    assert status == 1
+    assert "2 of 2 points are suspected, worst " in err
+    assert "--force" in err
+    assert service.serving()[0].id == before
+    assert shop.run("reference", "learn", "--force")[0] == 0
+
+
 def test_two_versions_at_once_are_refused_until_one_is_named(service, shop):
     provisional = service.profile()
     service.publish(provisional)

@@ -28,6 +28,19 @@ def test_check_of_a_whole_database_is_one_sentence(shop, database):
     assert (status, document["whole"], document["windows"]) == (0, True, 3)
 
 
+def test_check_tells_windows_that_never_came(shop, database, traffic):
+    with Store.open(database) as store:
+        windows = [traffic.random_window(n) for n in (0, 1, 2, 7, 8)]
+        store.ingest(traffic.meta(), windows, batch=2)
+    status, out, err = shop.run("store", "check")
+    assert status == 0
+    assert out.startswith("the database contradicts itself nowhere: 8 windows of 2 processes")
+    assert "4 windows never came: process 2 lacks 4: windows 3 to 6. A state file" in err
+    document = shop.json("store", "check")[1]
+    assert (document["whole"], document["lost_windows"]) == (True, 4)
+    assert document["gaps"] == ["process 2 lacks 4: windows 3 to 6"]
+
+
 def test_check_of_a_damaged_database_is_refused(shop, database):
     with Store.open(database) as store:
         store._connection.rows("DELETE FROM process_points WHERE position = 1")
@@ -141,7 +154,7 @@ def test_the_configuration_becomes_a_retention(shop):
 def test_landmarks_follow_the_rules_of_the_declared_model(shop, database, monkeypatch):
     seen = []
     monkeypatch.setattr(
-        "calidrift_analyzer.cli._store.landmarks", lambda *found: seen.append(found[2])
+        "calidrift_analyzer.cycle._retention.landmarks", lambda *found: seen.append(found[2])
     )
     written = shop.root / "calidrift.toml"
     shop.configure(written.read_text(encoding="utf-8") + "alpha = 0.2\n")

@@ -255,6 +255,19 @@ def not_finite_alarm(scene):
     scene.serve((1.0, 4.0), change=spoil)
 
 
+def not_finite_alone(scene):
+    """Finite values are as ever: nothing says what NaN costs, and no range repairs it."""
+
+    def spoil(window: Window):
+        window.counts[1, CountColumn.NAN] = 30
+        for column in (CountColumn.EXCEEDANCES, CountColumn.UNITS_NOT_FINITE):
+            window.counts[1, column] += 3
+        window.requests[RequestColumn.UNITS_COVERED] -= 3
+
+    scene.calibrate(512)
+    scene.serve((0.9, 0.9), (0.9, 0.9), change=spoil)
+
+
 def one_segment(scene):
     """A tenth of the traffic drifts, the rest stays as it was."""
     scene.calibrate(512)
@@ -287,6 +300,27 @@ def harm_predicted_only(scene):
     """Predicted harmful, while nearly every answer is that of FP32: both are told."""
     scene.calibrate(512)
     scene.serve((1.0, 1.0), *[(1.0, 4.0)] * 6, change=answers(0))
+
+
+def harm_before_drift(scene):
+    """Answers agreed while traffic was calm, and none was compared since it drifted."""
+
+    def compare(window: Window):
+        if window.number < 8:
+            answers(0)(window)
+
+    scene.calibrate(512)
+    scene.serve(*[(0.9, 0.9)] * 8, *[(1.0, 4.0)] * 4, change=compare)
+
+
+def harm_long_ago(scene):
+    """A breach stays, and must not read as if the answers of today were meant."""
+
+    def compare(window: Window):
+        answers(15 if window.number == 0 else 0)(window)
+
+    scene.calibrate(512)
+    scene.serve(*[(0.9, 0.9)] * 20, change=compare)
 
 
 def harm_without_drift(scene):
@@ -340,10 +374,13 @@ SCENES: dict[str, Callable[[Scene], None]] = {
         agent_in_trouble,
         not_finite,
         not_finite_alarm,
+        not_finite_alone,
         one_segment,
         one_small_segment,
         harm_measured,
         harm_predicted_only,
+        harm_before_drift,
+        harm_long_ago,
         harm_without_drift,
         noise_measured,
         worst_hour,

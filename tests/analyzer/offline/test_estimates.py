@@ -50,6 +50,7 @@ def test_the_worst_comes_first_and_only_it_loses(traffic, values):
     whole, points = outlooks_of(profile, inputs)
     assert {one.name for one in points[:4]} == {"a"}
     assert [one.losing for one in whole] == [1, 1, 1, 1]
+    assert [one.falling for one in whole] == [1, 1, 1, 1]
     assert {one.worst_point for one in whole} == {"a"}
     assert all(one.points == 2 for one in whole)
     assert all(one.inputs_db < one.calibration_db - 10 for one in whole)
@@ -61,6 +62,7 @@ def test_a_fall_without_more_clipping_is_no_loss(traffic, values):
     whole, points = outlooks_of(profile, {"a": sketch(values["a"] / 10)})
     assert all(one.change_db < -10 for one in points)
     assert [one.losing for one in whole] == [0, 0, 0, 0]
+    assert [one.falling for one in whole] == [1, 1, 1, 1], "but it is told"
 
 
 def test_without_values_on_both_sides_nothing_is_said(traffic, values):

@@ -103,6 +103,17 @@ def test_drifting_traffic_becomes_the_reference_only_by_force(provisional, produ
         learn(observed, provisional, doubts)
 
 
+@pytest.mark.parametrize("force", [False, True])
+def test_traffic_in_doubt_becomes_the_reference_only_by_force(provisional, production, force):
+    doubts = Doubts(suspicions=("1 of 2 points are suspected, worst a:input: 3 of 9 left",))
+    observed = production(provisional).observed()
+    if force:
+        assert learn(observed, provisional, doubts, force=True).units == 512
+        return
+    with pytest.raises(RefusedError, match=r"1 of 2 points are suspected.*--force"):
+        learn(observed, provisional, doubts)
+
+
 def test_a_random_reference_is_not_replaced_unasked(calibrated, production):
     observed = production(calibrated).observed()
     with pytest.raises(RefusedError, match=r"64 random units already \(calibration\)"):

@@ -6,6 +6,7 @@ from datetime import timedelta
 import pytest
 
 from calidrift_agent._state import Window
+from calidrift_agent._vocabulary import WindowFlag
 from calidrift_analyzer.errors import StoreError
 from calidrift_analyzer.store import Landmarks, Retention, Store
 
@@ -63,6 +64,7 @@ def test_what_the_store_writes_is_whole(filled):
     assert report.problems == ()
     assert report.whole
     assert (report.processes, report.windows, report.coarse_windows) == (2, 40, 0)
+    assert (report.lost_windows, report.gaps) == (0, ())
     assert report.point_rows == 2 * report.records
     tiers = rows(filled, "SELECT DISTINCT tier FROM recorded ORDER BY tier")
     assert tiers == [(0,), (1,), (2,), (3,), (4,)]
@@ -71,6 +73,51 @@ def test_what_the_store_writes_is_whole(filled):
 def test_an_empty_database_is_whole(store):
     report = store.upkeep.check()
     assert (report.windows, report.problems) == (0, ())
+
+
+def numbered(store, traffic, numbers, meta=None, **changes):
+    meta = meta or traffic.meta()
+    windows = [moved(traffic.random_window(n), NOW + n * DAY // 50, **changes) for n in numbers]
+    store.ingest(meta, windows, batch=store.next_batch())
+    return meta
+
+
+def test_windows_that_never_came_are_told_and_no_damage(store, traffic):
+    numbered(store, traffic, range(4))
+    numbered(store, traffic, (0, 1, 2, 7, 8, 10))
+    numbered(store, traffic, (1,))
+    report = store.upkeep.check()
+    assert report.whole
+    assert report.lost_windows == 6
+    assert report.gaps == (
+        "process 2 lacks 5: windows 3 to 6, 9",
+        "process 3 lacks 1: windows 0",
+    )
+
+
+def test_gaps_stay_told_when_they_are_folded(store, traffic):
+    numbered(store, traffic, (0, 1, 2, 7, 8))
+    fold(store, 0, 0, 0, 0)
+    assert [row[0] for row in rows(store, "SELECT COUNT(*) FROM recorded")] == [1]
+    report = store.upkeep.check()
+    assert (report.lost_windows, report.problems) == (4, ())
+    assert report.gaps == ("process 1 lacks 4, inside rollups",)
+
+
+def test_a_coarse_window_stands_for_what_was_before_it(store, traffic):
+    meta = numbered(store, traffic, (0, 1))
+    numbered(store, traffic, (7,), meta, flags=WindowFlag.COARSE)
+    numbered(store, traffic, (8, 9), meta)
+    assert store.upkeep.check().gaps == ()
+    numbered(store, traffic, (12,), meta)
+    assert store.upkeep.check().gaps == ("process 1 lacks 2: windows 10 to 11",)
+
+
+def test_a_figure_changed_before_folding_is_not_seen(store, traffic):
+    """What the documentation says that it cannot see."""
+    numbered(store, traffic, range(3))
+    rows(store, "UPDATE windows SET seen = seen + 1 WHERE number = 1")
+    assert store.upkeep.check().whole
 
 
 DAMAGE = {

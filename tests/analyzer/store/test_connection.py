@@ -143,7 +143,29 @@ class TestOpen:
     def test_a_foreign_file_is_refused(self, tmp_path):
         path = tmp_path / "notes.txt"
         path.write_bytes(b"no database" * 1000)
-        with pytest.raises(StoreError, match=r"notes\.txt cannot be opened"):
+        with pytest.raises(StoreError, match=r"notes\.txt cannot be opened.*path of a DuckDB file"):
+            Store.open(path)
+
+    @pytest.mark.parametrize("kept", [12, 5_000, 20_000, 0.5])
+    def test_a_cut_database_is_told_from_a_foreign_file(self, store, kept):
+        path = store.path
+        store.close()
+        whole = path.read_bytes()
+        left = whole[: kept if kept > 1 else int(kept * len(whole))]
+        path.write_bytes(left)
+        with pytest.raises(StoreError, match=r"is damaged or was cut .*keep a copy, then merge"):
+            Store.open(path)
+        assert path.read_bytes() == left
+
+    def test_a_database_that_may_not_be_opened_is_not_called_damaged(self, store, monkeypatch):
+        path = store.path
+        store.close()
+
+        def refuse(*_args, **_kwargs):
+            raise duckdb.IOException(f'IO Error: Cannot open file "{path}": Permission denied')
+
+        monkeypatch.setattr(duckdb, "connect", refuse)
+        with pytest.raises(StoreError, match="cannot be opened"):
             Store.open(path)
 
     def test_a_folder_that_cannot_be_made_is_refused(self, tmp_path):
