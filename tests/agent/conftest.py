@@ -18,6 +18,8 @@ from torch.fx import GraphModule
 # torchao's CUDA extensions cannot be loaded on a CPU build; without this it says so at import.
 os.environ.setdefault("TORCHAO_FORCE_SKIP_LOADING_SO_FILES", "1")
 torch.set_num_threads(1)
+# Coverage runs Python of its own inside traced calls; Dynamo would count it as frames of the host.
+torch._dynamo.trace_rules.add("coverage")
 
 
 class TinyBlock(nn.Module):
