@@ -68,6 +68,7 @@ def run(folder: Path, body: str, environment: dict[str, str] | None = None) -> l
         out, err = process.communicate(timeout=90)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)  # with its children: nothing goes on spinning
+        process.communicate()
         raise
     assert process.returncode == 0, err
     return [json.loads(line) for line in out.splitlines()]
