@@ -17,7 +17,7 @@ has_compiler = $(if $(shell command -v '$(firstword $(CXX))' 2>/dev/null),,\
   $(error calidrift: there is no C++ compiler '$(firstword $(CXX))' on this machine; INT8 kernels are compiled here, so install one (Debian: apt-get install g++), or name one: make CXX=/path/to/c++))
 
 .DEFAULT_GOAL := help
-.PHONY: help compiler demo lint test bench bench-statistics clean
+.PHONY: help compiler demo demo-stack lint test bench bench-statistics clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -38,6 +38,9 @@ $(STAMP): pyproject.toml constraints.txt $(NATIVE) | compiler
 
 demo: $(STAMP) ## Train, drift, detect, recalibrate, promote: the whole loop on real images
 	$(BIN)/calidrift demo
+
+demo-stack: $(STAMP) ## The loop with real servers: Prometheus, Alertmanager, the analyzer, a service
+	$(BIN)/calidrift demo-stack
 
 lint: $(STAMP) ## ruff, mypy --strict, the layers of the house
 	$(BIN)/ruff check .

@@ -3,8 +3,8 @@
     python tests/benchmarks/run.py [--quick] [--json FILE] [NAME ...]
 
 Names: unsampled, sampled_pass, drain, state_file, shadow, server, budget, store, sidecar,
-demo_seeds. Without names, all of them. The end is a table of the bars; with a missed one the
-status is 1.
+service, demo_seeds. Without names, all of them. The end is a table of the bars; with a missed one
+the status is 1.
 """
 
 import argparse
@@ -28,6 +28,7 @@ NAMES = (
     "budget",
     "store",
     "sidecar",
+    "service",
     "demo_seeds",
 )
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
 FOLDER = Path(__file__).parents[1] / "benchmarks" / "alarms"
 
 
@@ -33,6 +34,37 @@ def test_what_cannot_be_promised_is_shown(figures):
     (row,) = (one for one in figures["no_drift"] if not one["promised"])
     assert row["family"] == "bursts, no key"
     assert row["false_alarms"]["Calidrift"] > 0.5
+    assert row["by_kind"]["points"]["share"] > 0.5
+    assert row["by_kind"]["all traffic"]["share"] > 0.05
+
+
+def test_every_kind_of_alarm_is_counted_and_all_of_them_together(figures):
+    for row in figures["no_drift"]:
+        kinds = row["by_kind"]
+        assert set(kinds) == {
+            "points",
+            "all traffic",
+            "segments",
+            "segments, not counted",
+            "harm",
+        }
+        together = row["all_together"]["alarmed"]
+        assert max(one["alarmed"] for one in kinds.values()) <= together
+        assert together <= sum(one["alarmed"] for one in kinds.values())
+        assert row["false_alarms"]["Calidrift"] == row["all_together"]["share"]
+        for one in (*kinds.values(), row["all_together"]):
+            assert one["share"] <= one["upper_bound"]
+    assert {one["kind"] for one in figures["at_the_limit"]} == {"service levels", "harm"}
+
+
+def test_drift_of_one_segment_is_found_by_the_alarm_of_that_segment(figures):
+    """Where the reference is large enough to promise something about it; else that is told."""
+    small, large = (one for one in figures["drift"] if one["one_segment"])
+    assert small["reference"] < large["reference"]
+    assert small["median_delay"]["segments"] == float("inf")
+    assert 0 < large["segment_longest_delay"] <= 200
+    blind = next(one for one in figures["drift"] if one["drift"].startswith("1e-3"))
+    assert all(blind["median_delay"][kind] < float("inf") for kind in ("points", "all traffic"))
 
 
 def test_the_streams_can_tell_monitors_apart(figures):

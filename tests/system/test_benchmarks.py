@@ -10,6 +10,10 @@ import pytest
 import torch
 
 from calidrift_agent import watch
+from calidrift_analyzer.config import ServiceConfig
+from calidrift_analyzer.jobs import Order, order_job
+from calidrift_analyzer.records import Trigger
+from calidrift_analyzer.store import Store
 
 RUN = Path(__file__).resolve().parents[1] / "benchmarks" / "run.py"
 
@@ -87,6 +91,44 @@ def test_a_sidecar_is_measured(benchmark, monkeypatch, capsys):
     assert {"whole", "reading", "raw", "ratio", "start_s", "rss_mb", "end_s"} <= set(figures)
     assert figures["series"] > 3 * 15, "every point appears"
     assert "memory after three scrapes" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_service_is_measured(benchmark, monkeypatch, capsys):
+    service = benchmark("service")
+    monkeypatch.setattr(benchmark("service_month"), "POINTS", 3)
+    monkeypatch.setattr(benchmark("sidecar"), "POINTS", 3)
+
+    figures = service.main(quick=True)
+
+    assert {"bare query", "overview", "heat map", "page of net"} <= set(figures["answers"])
+    assert 0 < figures["pages"]["bytes"] < 200_000
+    assert figures["idle"]["rss_mb"] > 20
+    assert figures["idle"]["torch"] == 0
+    assert (figures["webhooks"]["lost"], figures["webhooks"]["doubled"]) == (0, 0)
+    assert figures["webhooks"]["sent"] == 50
+    assert figures["webhooks"]["jobs"] > 0
+    assert "webhooks at 50/s" in capsys.readouterr().out
+
+
+def test_a_lost_alert_and_a_second_job_are_counted(benchmark, tmp_path):
+    service = benchmark("service")
+    path, rules = tmp_path / "calidrift.duckdb", ServiceConfig()
+    with Store.open(path) as store:
+        for number, model in enumerate(("m0", "m1", "m2")):
+            key = f"alertmanager:{model}:{number:016x}:2026-01-01T00:00:00+00:00"
+            told = {"trigger": Trigger.ALERTMANAGER, "cause": "", "actor": "local"}
+            order_job(store, Order(model=model, key=key, **told), rules)
+
+    def found(taken):
+        counted = service.examine(path, taken)
+        return counted["lost"], counted["doubled"]
+
+    alerts = {0: ({1}, [202, 202]), 1: ({2}, [202]), 2: ({3}, [202])}
+    assert found(alerts) == (0, 0)
+    assert found({**alerts, 3: (set(), [202])}) == (1, 0), "no trace of it"
+    assert found({**alerts, 1: ({2, 9}, [202, 202])}) == (1, 0), "a job that is nowhere"
+    assert found({0: alerts[0], 1: alerts[1]}) == (0, 1), "a job that no alert has led to"
 
 
 GOOD = {

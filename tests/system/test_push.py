@@ -13,6 +13,7 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
+from calidrift_agent._capture._file import CaptureRow, encode_capture, points_digest
 from calidrift_agent._state import (
     PointMeta,
     StateMeta,
@@ -47,7 +48,7 @@ evaluate = "user:evaluate"
 class Process:
     """A watched process without its model; the ring of its state file has four slots."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, profile=""):
         started = time.time_ns() - 10_000 * SECOND
         self.rng = np.random.default_rng(5)
         self.meta = StateMeta(
@@ -56,7 +57,7 @@ class Process:
             pid=os.getpid(),
             started_ns=started,
             model="net",
-            profile="",
+            profile=profile,
             instrument=Instrument.RANGE,
             strategy=Strategy.INSTEAD,
             agent_version="0.1.0",
@@ -174,6 +175,59 @@ def test_windows_cross_once_whoever_is_killed(tmp_path, unmeasured):
             assert np.array_equal(found.counts, wanted.counts)
             assert np.array_equal(found.cells, wanted.cells)
             assert store.last_number(process.meta) == wanted.number
+
+
+@pytest.mark.slow
+def test_captures_that_are_asked_for_cross_where_they_may(tmp_path, unmeasured):
+    state, config = tmp_path / "state", tmp_path / "calidrift.toml"
+    state.mkdir()
+    config.write_text(CONFIG.replace('tokens = "tokens.toml"\n', ""), encoding="utf-8")
+    environment = {k: v for k, v in unmeasured().items() if not k.startswith("CALIDRIFT_")}
+    one = Process(state, profile="a" * 64)
+    one.close_windows(1)
+    written = {f"{n:032x}.safetensors": capture(one.meta, n) for n in range(3)}
+    folder = state / "captures" / one.meta.process
+    folder.mkdir(parents=True)
+    for name, blob in written.items():
+        (folder / name).write_bytes(blob)
+    received = tmp_path / "calidrift.duckdb.received" / "captures" / one.meta.process
+    words = ("sidecar", "--json", "--port", 0, "--state-dir", state, "--interval", 0.1, "--push")
+
+    with command(environment, "serve", "--json", "--config", config) as (service, address):
+        with command(environment, *words, address) as (_, metrics):
+            wait(lambda: figure(metrics, "calidrift_agent_pushed_windows_total") == 1)
+            one.close_windows(1)
+            wait(lambda: figure(metrics, "calidrift_agent_pushed_windows_total") == 2)
+        assert not received.exists(), "only names leave by default"
+        with command(environment, *words, address, "--push-captures"):
+            one.close_windows(1)
+            wait(lambda: len(list(received.glob("[!.]*"))) == 3)
+        service.send_signal(signal.SIGTERM)
+        assert service.wait(DEADLINE) == 0
+
+    assert {path.name: path.read_bytes() for path in received.iterdir()} == written
+    one.writer.close()
+
+
+def capture(meta, number):
+    """The file of a captured request that left the ranges."""
+    points = tuple(point.name for point in meta.points)
+    row = CaptureRow(
+        inputs={"x": np.full((1, 4), number, np.float32)},
+        maxima=np.full(len(points), 9.0, np.float32),
+        uncovered=True,
+        time_ns=meta.started_ns + number,
+        segment="night",
+    )
+    header = {
+        "id": f"{number:032x}",
+        "kind": "uncovered",
+        "model": meta.model,
+        "profile": meta.profile,
+        "points": json.dumps(points),
+        "points_digest": points_digest(points),
+    }
+    return encode_capture(row, row.inputs, header)
 
 
 def _last(spool, process):

@@ -91,6 +91,8 @@ def _ship_options(interval: float, push: str | None, **given: Any) -> ShipOption
         for name in named:
             if given[name] is not None:
                 raise ConfigurationError(f"--{name.replace('_', '-')} needs --push URL")
+        if given["push_captures"]:
+            raise ConfigurationError("--push-captures needs --push URL")
         return None
     most = given["push_spool_bytes"]
     return ShipOptions(
@@ -100,6 +102,7 @@ def _ship_options(interval: float, push: str | None, **given: Any) -> ShipOption
         interval_seconds=interval,
         spool=given["push_spool"],
         spool_bytes=DEFAULT_SPOOL_BYTES if most is None else most,
+        captures=given["push_captures"],
     )
 
 
@@ -184,6 +187,13 @@ def _pushing(
         int | None,
         typer.Option(help=f"Most bytes that may wait there (default: {DEFAULT_SPOOL_BYTES})."),
     ] = None,
+    push_captures: Annotated[
+        bool,
+        typer.Option(
+            "--push-captures",
+            help="Send captured requests that the analyzer asks for (default: only their names).",
+        ),
+    ] = False,
 ) -> None:
     """The options of pushed windows; only the signature counts."""
 

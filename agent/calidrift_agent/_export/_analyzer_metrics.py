@@ -70,4 +70,13 @@ ANALYZER_METRICS: Final[tuple[Metric, ...]] = (
         Emitter.ANALYZER,
         "When a task of the schedule last did what it should, Unix time.",
     ),
+    Metric(
+        "calidrift_analyzer_revalidation_timestamp_seconds",
+        "calidrift.analyzer.revalidation_time",
+        MetricType.GAUGE,
+        "s",
+        ("model", "outcome"),
+        Emitter.ANALYZER,
+        "When the last re-validation of what serves ended, Unix time, with its outcome.",
+    ),
 )

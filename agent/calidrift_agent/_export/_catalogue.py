@@ -8,6 +8,7 @@ from calidrift_agent._export._analyzer_metrics import ANALYZER_METRICS
 from calidrift_agent._export._follow_metrics import FOLLOW_METRICS
 from calidrift_agent._export._metric import Emitter, Metric, MetricType
 from calidrift_agent._export._ship_metrics import SHIP_METRICS
+from calidrift_agent._export._verdict_metrics import VERDICT_METRICS
 
 _MODEL: Final = ("model",)
 _POINT: Final = ("model", "point")
@@ -104,87 +105,7 @@ CATALOGUE: Final[tuple[Metric, ...]] = (
         Emitter.AGENT,
         "Activation elements that are not finite, by kind.",
     ),
-    Metric(
-        "calidrift_coverage_ratio",
-        "calidrift.coverage",
-        MetricType.GAUGE,
-        "1",
-        _POINT,
-        Emitter.ANALYZER,
-        "Share of production units inside the observed bound of the point.",
-    ),
-    Metric(
-        "calidrift_request_coverage_ratio",
-        "calidrift.request_coverage",
-        MetricType.GAUGE,
-        "1",
-        _MODEL,
-        Emitter.ANALYZER,
-        "Share of production units inside the observed bounds of all points.",
-    ),
-    Metric(
-        "calidrift_sqnr_db",
-        "calidrift.sqnr",
-        MetricType.GAUGE,
-        "dB",
-        _POINT,
-        Emitter.ANALYZER,
-        "Predicted signal-to-quantization-noise ratio of production at the frozen clip range.",
-    ),
-    Metric(
-        "calidrift_sqnr_change_db",
-        "calidrift.sqnr_change",
-        MetricType.GAUGE,
-        "dB",
-        _POINT,
-        Emitter.ANALYZER,
-        "Predicted SQNR of production minus that of the calibration set, at the same clip range.",
-    ),
-    Metric(
-        "calidrift_clipped_energy_ratio",
-        "calidrift.clipped_energy",
-        MetricType.GAUGE,
-        "1",
-        _POINT,
-        Emitter.ANALYZER,
-        "Squared distance to the clip range, divided by the energy of the tensor.",
-    ),
-    Metric(
-        "calidrift_drift_evidence",
-        "calidrift.drift_evidence",
-        MetricType.GAUGE,
-        "1",
-        _POINT,
-        Emitter.ANALYZER,
-        "E-value against exceedances being as rare as in the reference; valid at every moment.",
-    ),
-    Metric(
-        "calidrift_drift_alarm",
-        "calidrift.drift_alarm",
-        MetricType.GAUGE,
-        "1",
-        _MODEL,
-        Emitter.ANALYZER,
-        "1 while a drift alarm stands, else 0.",
-    ),
-    Metric(
-        "calidrift_detectable_exceedance_ratio",
-        "calidrift.detectable_exceedance",
-        MetricType.GAUGE,
-        "1",
-        _MODEL,
-        Emitter.ANALYZER,
-        "Smallest exceedance rate that the traffic seen so far could have revealed.",
-    ),
-    Metric(
-        "calidrift_recalibrations_total",
-        "calidrift.recalibrations",
-        MetricType.COUNTER,
-        "{recalibration}",
-        (*_MODEL, "outcome"),
-        Emitter.ANALYZER,
-        "Finished recalibrations, by outcome.",
-    ),
+    *VERDICT_METRICS,
     Metric(
         "calidrift_reference_compared_total",
         "calidrift.reference.compared",

@@ -30,9 +30,9 @@ from calidrift_agent._taps import (
 from calidrift_agent._vocabulary import DropReason, Instrument, Stage
 
 COMPILED_LATER: Final = (
-    "calls came from compiled code: the model was compiled apart from what is watched, and since "
-    "then one row of each sampled call is replayed beside it; watch() on the compiled model does "
-    "so from the start"
+    "calls came from compiled code: the model or a part of it was compiled apart from what is "
+    "watched, and since then one row of each sampled call is replayed beside it; watch() on the "
+    "compiled model does so from the start"
 )
 """Remark about a model that was compiled after `watch`, or whose wrapper is not what is watched."""
 COMPILED_UNSEEN: Final = (

@@ -113,6 +113,7 @@ class ShipOptions:
             the first state directory.
         spool_bytes: Most bytes of windows in the spool.
         timeout_seconds: How long one request may take.
+        captures: Whether captures that the analyzer asks for may leave; else only their names do.
     """
 
     url: str
@@ -122,6 +123,7 @@ class ShipOptions:
     spool: Path | None = None
     spool_bytes: int = DEFAULT_SPOOL_BYTES
     timeout_seconds: float = 10.0
+    captures: bool = False
 
     def __post_init__(self) -> None:
         try:

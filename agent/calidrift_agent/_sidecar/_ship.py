@@ -94,6 +94,7 @@ class Shipper:
             Spool(folder, options.spool_bytes),
             Ledger(folder, options.url),
             figures,
+            self._client if options.captures else None,
         )
         self._backoff = backoff or Backoff()
         self._retry_at = 0.0

@@ -17,7 +17,7 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Final, final
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from calidrift_agent._sidecar._options import ShipOptions
 from calidrift_agent._sidecar._ship_figures import PushFailure
@@ -34,6 +34,8 @@ from calidrift_agent.errors import ConfigurationError, StateFormatError
 
 MOST_RETRY_SECONDS: Final = 300.0
 _PATH: Final = "/api/v1/ingest"
+_CAPTURE_TYPE: Final = "application/octet-stream"
+_MOST_WANTED: Final = 64
 _MOST_ANSWER: Final = 64 * 1024 * 1024
 _CHUNK: Final = 64 * 1024
 _MOST_DETAIL: Final = 300
@@ -81,11 +83,13 @@ class Answer:
         stored: Windows that were new.
         last_number: Number of the last window that it has of the process; -1 without one.
         profile_known: Whether it has the profile of the process.
+        wanted: Names of captures of the process that it asks for.
     """
 
     stored: int
     last_number: int
     profile_known: bool
+    wanted: tuple[str, ...] = ()
 
 
 @final
@@ -117,7 +121,12 @@ class AnalyzerClient:
         """
         try:
             found = json.loads(self._post(self._path, body))
-            answer = Answer(found["stored"], found["last_number"], found["profile_known"])
+            answer = Answer(
+                found["stored"],
+                found["last_number"],
+                found["profile_known"],
+                _names(found.get("wanted")),
+            )
             if [type(one) for one in (answer.stored, answer.last_number)] != [int, int]:
                 raise TypeError("stored and last_number must be whole numbers")
         except (KeyError, RecursionError, TypeError, ValueError) as error:
@@ -140,6 +149,15 @@ class AnalyzerClient:
             raise _not_an_analyzer("sums of other points")
         return window
 
+    def capture(self, process: str, name: str, blob: bytes) -> None:
+        """Send one capture that was asked for, as the file that it is.
+
+        Raises:
+            ShipError: It may be tried again.
+            BatchRefusedError: It will never be taken.
+        """
+        self._post(f"{self._path}/captures/{process}/{quote(name, safe='')}", blob, _CAPTURE_TYPE)
+
     def interrupt(self) -> None:
         """Let a request that is under way fail now; from any thread."""
         current = self._current
@@ -148,8 +166,8 @@ class AnalyzerClient:
             with suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
 
-    def _post(self, path: str, body: bytes) -> bytes:
-        headers = {"Content-Type": PUSH_MEDIA_TYPE, "Connection": "close", **self._credentials()}
+    def _post(self, path: str, body: bytes, kind: str = PUSH_MEDIA_TYPE) -> bytes:
+        headers = {"Content-Type": kind, "Connection": "close", **self._credentials()}
         until = time.monotonic() + self.timeout_seconds
         try:
             with closing(self._connect()) as connection:
@@ -183,6 +201,13 @@ class AnalyzerClient:
         return http.client.HTTPSConnection(
             self._host, self._port, timeout=self.timeout_seconds, context=self._context
         )
+
+
+def _names(given: object) -> tuple[str, ...]:
+    """Names in an answer; an analyzer that asks for nothing, or an older one, gives none."""
+    if not isinstance(given, list):
+        return ()
+    return tuple(one for one in given[:_MOST_WANTED] if isinstance(one, str))
 
 
 def _context(options: ShipOptions) -> ssl.SSLContext:

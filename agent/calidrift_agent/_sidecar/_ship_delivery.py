@@ -213,6 +213,7 @@ class Delivery:
                 f"it takes windows through {last} and says that it has {answer.last_number}",
             )
         self._figures.pushed += answer.stored
+        standing.wanted = answer.wanted
         self._succeeded()
         standing.advance(last)
 
@@ -227,6 +228,7 @@ class Delivery:
             standing.met = True  # every window of it will be refused too
             return True
         self._succeeded()
+        standing.wanted = answer.wanted
         if not standing.met:
             # It may have less than it had: a database that was put back, or another one.
             standing.last = max(answer.last_number, standing.refused)

@@ -28,6 +28,7 @@ class Standing:
         met: Whether the analyzer has told this sidecar where the process stands.
         profile_known: Whether the analyzer has its profile, or will never get it from here.
         listing: What was last told of its captures; None: nothing yet.
+        wanted: Names of captures that the analyzer asked for last; in memory only.
     """
 
     last: int = NO_WINDOW
@@ -37,6 +38,7 @@ class Standing:
     met: bool = False
     profile_known: bool = False
     listing: object = None
+    wanted: tuple[str, ...] = ()
 
     def advance(self, number: int) -> None:
         """Take note that windows up to `number` need not be sent any more."""

@@ -13,6 +13,7 @@ from calidrift_agent._sidecar._ship_client import BatchRefusedError, ShipError
 from calidrift_agent._sidecar._ship_delivery import Analyzer, Delivery, keep
 from calidrift_agent._sidecar._ship_figures import PushFailure, ShipFigures
 from calidrift_agent._sidecar._ship_ledger import Ledger, Standing
+from calidrift_agent._sidecar._ship_requested import Requested, TakesCaptures
 from calidrift_agent._sidecar._ship_spool import Spool
 from calidrift_agent._state import StateMeta, StateReader, Window, decode_push, scan
 from calidrift_agent.errors import StateError, StateFormatError
@@ -33,6 +34,7 @@ class Round:
         spool: What waits on disk.
         ledger: Where each process stands.
         figures: Where windows are counted.
+        taker: Where captures go that the analyzer asks for; None where none may leave.
 
     Attributes:
         secured: Dead processes whose windows are all with the analyzer or in the spool.
@@ -45,8 +47,10 @@ class Round:
         spool: Spool,
         ledger: Ledger,
         figures: ShipFigures,
+        taker: TakesCaptures | None = None,
     ) -> None:
         self._directories = directories
+        self._requested = None if taker is None else Requested(taker)
         self._spool = spool
         self._ledger = ledger
         self._figures = figures
@@ -149,6 +153,8 @@ class Round:
         if news and standing.met:
             self._delivery.spooled(meta.process, standing, has_file=True)
             self._delivery.read(reader, standing)
+        if self._requested is not None and standing.wanted:
+            self._requested.send(reader.path.parent, meta.process, standing)
 
     def _deliver_spooled(self, process: str, standing: Standing) -> None:
         if not standing.met:

@@ -10,7 +10,8 @@ from calidrift_agent.errors import CalidriftError
 
 TAKEN_IN: Final = (
     "torch.compile has taken the model's code into other compiled code: calls from there pass the "
-    "watch unseen; call watch() on what was compiled"
+    "watch unseen, and that code is compiled anew after watch() and after close(); call watch() "
+    "on what was compiled"
 )
 """Sentence for the report and the log."""
 

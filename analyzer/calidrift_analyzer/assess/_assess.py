@@ -24,10 +24,11 @@ from calidrift_analyzer.assess._harm import Harm, harm_of
 from calidrift_analyzer.assess._intervals import interval
 from calidrift_analyzer.assess._measured_harm import measured_harm, since_drift
 from calidrift_analyzer.assess._model import Context, assess_model
+from calidrift_analyzer.assess._named import named_points
 from calidrift_analyzer.assess._rules import AssessRules
 from calidrift_analyzer.assess._seasons import seasons
 from calidrift_analyzer.assess._sequential import Evidence, evidence_of
-from calidrift_analyzer.assess._service_level import service_levels
+from calidrift_analyzer.assess._service_level import levels_of, streams
 from calidrift_analyzer.assess._triage import triage
 from calidrift_analyzer.assess._words import Findings, point_next_step, point_sentence
 from calidrift_analyzer.records import (
@@ -75,6 +76,7 @@ class _Judging:
     suffering: bool
     silent: bool
     recent: Mapping[str, PointTotals]
+    evidence: Mapping[str, Evidence]
 
 
 def assess(
@@ -121,23 +123,25 @@ def assess(
     harm = measured_harm(history, rules)
     suffering = harm is not None and harm.breach is not None
     silent = is_provisional(profile)
-    judging = _Judging(rules, log_threshold, looked, suffering, silent, recent or {})
-    judged = [
-        _assess_point(point, reference, history, judging)
-        for point, reference in _pairs(totals, profile)
-    ]
-    levels = service_levels(history, profile, rules)
+    pairs = _pairs(totals, profile)
+    evidence = {} if silent else _evidence(pairs, history, log_threshold)
+    judging = _Judging(rules, log_threshold, looked, suffering, silent, recent or {}, evidence)
+    judged = [_assess_point(point, reference, judging) for point, reference in pairs]
+    found = streams(history, profile, rules)
+    levels = levels_of(found, history, rules)
+    named = named_points(history, found) if silent else {}
     progress = progress_of(totals, profile, rules)
-    points = sorted(point_alarms(judged, progress, history, levels, (rules, harm)), key=_badness)
-    begun = [point.alarm.since_ns for point in points if point.alarm is not None]
+    points = sorted(point_alarms(judged, progress, history, named, (rules, harm)), key=_badness)
+    begun = [one.begun for one in named.values()]
+    begun += [one.begun for one in evidence.values() if one.begun is not None]
     if harm is not None and begun:
         harm = replace(harm, recent=since_drift(history, min(begun)))
     context = Context(rules.alpha, log_threshold, levels, harm, seasons(history))
-    found = replace(
+    assessment = replace(
         assess_model(totals, tuple(points), profile, context),
         standing_out=_standing_out(points, rules.alpha),
     )
-    return burn_in(found, progress)
+    return burn_in(assessment, progress)
 
 
 def _standing_out(points: Sequence[PointAssessment], alpha: float) -> tuple[str, ...]:
@@ -188,18 +192,27 @@ def _never_listed(name: str) -> PointTotals:
     return PointTotals(name, counts, empty_values(1)[0], np.zeros(CELLS, np.int64))
 
 
+def _evidence(
+    pairs: Sequence[tuple[PointTotals, PointProfile]], history: ModelHistory, log_threshold: float
+) -> dict[str, Evidence]:
+    """What the looks at each observed point with a bound come to."""
+    return {
+        totals.name: evidence_of(history, totals.name, reference.observed_bound, log_threshold)
+        for totals, reference in pairs
+        if reference.observed_bound is not None and totals.units
+    }
+
+
 def _assess_point(
-    totals: PointTotals, reference: PointProfile, history: ModelHistory, judging: _Judging
+    totals: PointTotals, reference: PointProfile, judging: _Judging
 ) -> PointAssessment:
     bound = reference.observed_bound
     judged = judging.recent.get(totals.name, totals)
     harm = harm_of(judged, reference)
-    evidence: Evidence | None = None
+    evidence = judging.evidence.get(totals.name)
     detectable: float | None = None
     if bound is not None and not judging.silent:
         detectable = smallest_detectable(bound.rank, bound.units, judging.log_threshold)
-        if totals.units:
-            evidence = evidence_of(history, totals.name, bound, judging.log_threshold)
     verdict = _verdict(totals, reference, evidence, harm, detectable, judging)
     silent_cost = harm.is_harmful(judging.rules.harm_db) is None
     findings = Findings(

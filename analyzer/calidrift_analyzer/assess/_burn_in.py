@@ -8,21 +8,20 @@ traffic it cries wolf. So it is silent, points are `learning`, and the tolerance
 made of. The first n random units under the profile then become the reference of a new profile
 (`calidrift reference learn`), whose evidence starts afresh.
 
-A tolerance alarm during that time is the alarm of every point that more units leave than are
-tolerated. The same count of units is told where a profile has ranges only.
+A tolerance alarm during that time is the alarm of the points whose own count would have raised it
+(`_named`); of a segment or of many points together it names nothing but the service level. The same
+count of units is told where a profile has ranges only.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
-import numpy as np
-from numpy.typing import NDArray
-
 from calidrift_agent._profile import CalibrationProfile
 from calidrift_agent._vocabulary import CountColumn
+from calidrift_analyzer.assess._named import Named
 from calidrift_analyzer.assess._rules import AssessRules
-from calidrift_analyzer.assess._tolerance import log_tolerance_evidence
 from calidrift_analyzer.assess._words import NEXT, NON_FINITE
 from calidrift_analyzer.records import (
     Alarm,
@@ -32,14 +31,11 @@ from calidrift_analyzer.records import (
     ModelHistory,
     ModelTotals,
     PointAssessment,
-    ServiceLevel,
     Verdict,
 )
 
 __all__ = ["burn_in", "is_provisional", "point_alarms", "progress_of"]
 
-_Counts = NDArray[np.int64]
-_Begun = tuple[int, int, float]
 _LEARN: Final = "run `calidrift reference learn`"
 _SILENT: Final = "only the tolerance alarm speaks"
 _MUTE: Final = "no alarm can speak, because the profile has no observed bounds"
@@ -77,7 +73,7 @@ def point_alarms(
     points: Sequence[PointAssessment],
     progress: BurnIn | None,
     history: ModelHistory,
-    levels: Sequence[ServiceLevel],
+    named: Mapping[str, Named],
     beside: tuple[AssessRules, MeasuredHarm | None],
 ) -> list[PointAssessment]:
     """Let the tolerance alarm speak for the points whose evidence is silent.
@@ -86,28 +82,20 @@ def point_alarms(
         points: The points, judged without evidence.
         progress: How far the burn-in is.
         history: Windows in the order of looks.
-        levels: Service levels under the same profile.
+        named: Points that broke a service level by themselves.
         beside: By what harm is judged, and what was measured beside FP32.
 
     Returns:
-        The points: those that more units leave than are tolerated have alarmed, if the service
-        level of all traffic or of a segment is broken; the others know what to wait for. The same
+        The points: those that are named have alarmed, the others know what to wait for. The same
         ones where the bounds are of random units.
     """
     if progress is None or not progress.provisional:
         return list(points)
-    broken = [level for level in levels if level.breach is not None]
-    waiting = [_waiting(point, progress) for point in points]
-    if not broken:
-        return waiting
-    begun = _first_breach(history, broken)
-    most = max(point.exceedances / max(point.units, 1) for point in points)
-    limit = min(broken[0].tolerance, most)
     return [
-        _alarmed(point, history, begun, beside)
-        if point.units and 0 < limit <= point.exceedances / point.units
-        else point
-        for point in waiting
+        _alarmed(point, history, named[point.name], beside)
+        if point.name in named
+        else _waiting(point, progress)
+        for point in points
     ]
 
 
@@ -130,10 +118,18 @@ def burn_in(assessment: ModelAssessment, progress: BurnIn | None) -> ModelAssess
     bounded = any(point.observed_bound is not None for point in assessment.points)
     said = _said(progress, _SILENT if bounded else _MUTE)
     others = [one for one in assessment.sentence.split("; ") if not one.startswith(_TOO_SMALL)]
-    learning = assessment.verdict is Verdict.LEARNING
+    broken = any(level.breach is not None for level in assessment.service_levels)
+    calm = assessment.verdict is Verdict.LEARNING and not broken
+    step = assessment.next_step
+    if broken and assessment.verdict is Verdict.LEARNING:
+        step += (
+            "; where it has always been so, `calidrift reference learn --force` makes it the "
+            "reference"
+        )
     return replace(
         assessment,
-        sentence="; ".join([said, *others] if learning else [*others, said]),
+        sentence="; ".join([said, *others] if calm else [*others, said]),
+        next_step=step,
         detectable_exceedance=None,
         units_to_detect=None,
         seconds_to_detect=None,
@@ -176,40 +172,14 @@ def _waiting(point: PointAssessment, progress: BurnIn) -> PointAssessment:
     return replace(point, next_step=step)
 
 
-def _first_breach(history: ModelHistory, broken: Sequence[ServiceLevel]) -> _Begun:
-    """The look at which the first service level broke, when that began, and its evidence."""
-    found = []
-    for level in broken:
-        looks, units, outside = _stream(history, level.segment)
-        evidence = log_tolerance_evidence(np.cumsum(outside), np.cumsum(units), level.tolerance)
-        first = (
-            int(np.flatnonzero(np.cumsum(units) >= level.breach.units)[0]) if level.breach else 0
-        )
-        lowest = int(evidence[: first + 1].argmin())
-        since_ns = int(history.end_ns[looks[lowest]]) if evidence[lowest] < 0.0 else 0
-        found.append((int(looks[first]), since_ns, level.log10_evidence))
-    return min(found)
-
-
-def _stream(history: ModelHistory, segment: str | None) -> tuple[_Counts, _Counts, _Counts]:
-    """Looks, units, and those of them outside: of all traffic, or of one segment."""
-    if segment is None:
-        busy = np.flatnonzero(history.request_units)
-        units = history.request_units[busy]
-        return busy, units, units - history.request_covered[busy]
-    found = next(one for one in history.segments if one.name == segment)
-    return found.looks, found.units, found.units - found.covered
-
-
 def _alarmed(
     point: PointAssessment,
     history: ModelHistory,
-    begun: _Begun,
+    named: Named,
     beside: tuple[AssessRules, MeasuredHarm | None],
 ) -> PointAssessment:
     """A point that more units leave than are tolerated."""
-    look, since_ns, log10_evidence = begun
-    until = slice(0, look + 1)
+    until = slice(0, named.look + 1)
     column = history.points.index(point.name)
     harmful = _is_harmful(point, *beside)
     verdict = Verdict.DRIFTED_HARMFUL if harmful else Verdict.DRIFTED_HARMLESS
@@ -229,10 +199,10 @@ def _alarmed(
         sentence=point.sentence.replace(left, f"{left}, more than is tolerated", 1),
         next_step=step,
         suspected=False,
-        log10_evidence=log10_evidence,
+        log10_evidence=named.log_evidence / math.log(10.0),
         alarm=Alarm(
-            end_ns=int(history.end_ns[look]),
-            since_ns=since_ns,
+            end_ns=int(history.end_ns[named.look]),
+            since_ns=0 if named.begun < 0 else int(history.end_ns[named.begun]),
             units=int(history.units[until, column].sum()),
             exceedances=int(history.exceedances[until, column].sum()),
             observed=int(history.request_units[until].sum()),

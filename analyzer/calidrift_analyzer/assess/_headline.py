@@ -63,6 +63,8 @@ class Headline:
         suspected = [point for point in self.points if point.suspected]
         if suspected and not self._drifted:
             parts.append(self._suspicion(suspected))
+        if not self._drifted:
+            parts.append(self._unpromised())
         without = sum(point.verdict is Verdict.NO_REFERENCE for point in self.points)
         if without and self.verdict is not Verdict.NO_REFERENCE:
             parts.append(f"{_points(without)} without a reference")
@@ -157,6 +159,19 @@ class Headline:
             return said
         worst = min(known, key=lambda one: one.sqnr_change_db or 0.0)
         return f"{said}, worst {worst.name} (predicted {moved(worst.sqnr_change_db or 0.0)})"
+
+    def _unpromised(self) -> str:
+        """Say that no service level can break, because so small a reference promises none."""
+        whole = next((level for level in self.levels if level.segment is None), None)
+        if whole is None or whole.tolerance < 1.0 or whole.reference_units is None:
+            return ""
+        ranks = [point.reference_rank for point in self.points if point.reference_rank is not None]
+        units = f"{whole.reference_units:,} unit{'' if whole.reference_units == 1 else 's'}"
+        return (
+            f"no service level is in force: a reference of {units} promises none over "
+            f"{_points(len(ranks))}; more than {sum(ranks):,} are needed, better ten times that "
+            "(`calidrift reference learn --units`)"
+        )
 
     def _beside_the_points(self) -> list[str]:
         """Say what is broken although no point alarms: service levels, and measured harm."""

@@ -5,10 +5,12 @@ import math
 import numpy as np
 
 from calidrift_agent._profile import CalibrationProfile
+from calidrift_analyzer.assess._burn_in import is_provisional
 from calidrift_analyzer.assess._evidence import log_evidence
-from calidrift_analyzer.assess._measured_harm import harm_moments
+from calidrift_analyzer.assess._measured_harm import harm_looks
+from calidrift_analyzer.assess._named import named_looks, named_points
 from calidrift_analyzer.assess._rules import AssessRules
-from calidrift_analyzer.assess._service_level import level_looks
+from calidrift_analyzer.assess._service_level import level_looks, streams
 from calidrift_analyzer.records import ModelHistory
 from calidrift_analyzer.store import Landmarks
 
@@ -22,12 +24,10 @@ def landmarks(
 ) -> Landmarks:
     """Name the looks that an assessment refers to, for `Store.retain`.
 
-    Measured harm names the moments of its largest evidence and of its breach, which no rollup
-    reaches across.
-
     Of each point the look at which its evidence is largest, the first that crosses the threshold,
-    and the lowest before that, at which the drift is said to begin; of all traffic and each segment
-    the largest, the first that breaches, and each alarm of the renewable kind. As the looks that
+    and the lowest before that, at which the drift is said to begin, and the same of points that
+    provisional bounds name; of measured harm the largest and the first that breaches; of all
+    traffic and each segment these and each alarm of the renewable kind. As the looks that
     stay are a part of those that were made, no other one can cross first or be larger, so alarms,
     breaches and largest evidence are the same numbers afterwards. Renewable alarms need not be:
     what they sum between these looks is joined, so they may be fewer and at other moments.
@@ -51,8 +51,14 @@ def landmarks(
             if point.observed_bound is not None and name in history.points
         }
     )
-    looks: set[int] = set(level_looks(history, profile, rules))
-    moments: set[int] = set(harm_moments(history, rules))
+    levels = streams(history, profile, rules)
+    looks: set[int] = {*level_looks(levels, rules), *harm_looks(history, rules)}
+    moments: set[int] = set()
+    if is_provisional(profile):
+        named = named_points(history, levels)
+        looks.update(named_looks(named))
+        moments.update(int(history.end_ns[one.begun]) for one in named.values() if one.begun >= 0)
+        tested = {}  # their evidence is silent
     # As in an assessment every point of the profile counts, listed or not.
     expected = (
         0

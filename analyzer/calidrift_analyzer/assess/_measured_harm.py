@@ -46,11 +46,10 @@ from calidrift_analyzer.records import (
     ModelHistory,
 )
 
-__all__ = ["harm_moments", "measured_harm", "since_drift"]
+__all__ = ["harm_looks", "measured_harm", "since_drift"]
 
 _LN10: Final = math.log(10.0)
-_CHANGES: Final = 64
-"""Changes between windows of the two losses that rollups keep: each of them costs a rollup."""
+_BILLION: Final = 1_000_000_000
 
 
 def measured_harm(history: ModelHistory, rules: AssessRules) -> MeasuredHarm | None:
@@ -71,8 +70,7 @@ def measured_harm(history: ModelHistory, rules: AssessRules) -> MeasuredHarm | N
     compared = history.compared
     if compared is None:
         return None
-    loss, units, losses = _losses(compared)
-    sums, counts = np.cumsum(losses), np.cumsum(units)
+    sums, counts = np.cumsum(_lost_ppb(compared)) / _BILLION, np.cumsum(compared.compared)
     mean = confidence_sequence(float(sums[-1]), int(counts[-1]))
     if mean is None:
         return None
@@ -82,10 +80,10 @@ def measured_harm(history: ModelHistory, rules: AssessRules) -> MeasuredHarm | N
     breach = None
     if crossed.size:
         first = int(crossed[0])
-        end_ns = int(compared.end_ns[first])
+        end_ns = int(history.end_ns[compared.looks[first]])
         breach = HarmBreach(end_ns, int(counts[first]), float(sums[first]))
     return MeasuredHarm(
-        loss=loss,
+        loss=_loss(compared),
         units=int(counts[-1]),
         total=float(sums[-1]),
         mean=mean,
@@ -100,49 +98,38 @@ def measured_harm(history: ModelHistory, rules: AssessRules) -> MeasuredHarm | N
     )
 
 
-def since_drift(history: ModelHistory, since_ns: int) -> Interval | None:
-    """Mean loss of the windows that ended after a moment; None where nothing was compared."""
+def since_drift(history: ModelHistory, begun: int) -> Interval | None:
+    """Mean loss of the looks after a row of the history; None where nothing was compared."""
     compared = history.compared
     if compared is None:
         return None
-    _, units, losses = _losses(compared)
-    later = compared.end_ns > since_ns
-    return confidence_sequence(float(losses[later].sum()), int(units[later].sum()))
+    later = compared.looks > begun
+    lost = int(_lost_ppb(compared)[later].sum())
+    return confidence_sequence(lost / _BILLION, int(compared.compared[later].sum()))
 
 
-def harm_moments(history: ModelHistory, rules: AssessRules) -> tuple[int, ...]:
-    """Moments at which evidence was largest or became a breach: no rollup may reach across one.
-
-    Then the sums up to there stay what they were, but for windows of several processes that came
-    late: these are added to the rollup they belong to.
-    """
+def harm_looks(history: ModelHistory, rules: AssessRules) -> tuple[int, ...]:
+    """Looks at which evidence was largest or became a breach: none is joined across these."""
     compared = history.compared
     if compared is None:
         return ()
-    _, units, losses = _losses(compared)
-    evidence = log_tolerance_evidence(np.cumsum(losses), np.cumsum(units), rules.harm_tolerance)
+    sums, counts = np.cumsum(_lost_ppb(compared)) / _BILLION, np.cumsum(compared.compared)
+    evidence = log_tolerance_evidence(sums, counts, rules.harm_tolerance)
     crossed = np.flatnonzero(evidence >= math.log(1.0 / rules.alpha))[:1]
     rising = [int(evidence.argmax())] if evidence.max() > 0.0 else []
-    # Windows of both losses joined would have another loss, and the sums other values.
-    changes = np.flatnonzero(np.diff(_is_ranked(compared)))[:_CHANGES]
-    return tuple(sorted({int(compared.end_ns[look]) for look in (*rising, *crossed, *changes)}))
+    return tuple(sorted({int(compared.looks[look]) for look in (*rising, *crossed)}))
 
 
-def _losses(
-    compared: ComparedHistory,
-) -> tuple[HarmLoss, NDArray[np.int64], NDArray[np.float64]]:
-    """Units and summed losses of each window, and which loss most units have.
+def _lost_ppb(compared: ComparedHistory) -> NDArray[np.int64]:
+    """Sum of the losses of each look, in billionths: whole numbers, whatever they are joined to.
 
     Which loss a window has depends on its own outputs' shape only, so what is counted of earlier
     windows, and with it a breach, stays what it is whatever comes later.
     """
-    units, ranked = compared.compared, _is_ranked(compared)
-    lost = np.where(ranked, compared.ranked - compared.agreed, compared.noise).astype(np.float64)
-    most = 2 * int(units[ranked].sum()) >= int(units.sum())
-    loss = HarmLoss.DISAGREEMENT if most else HarmLoss.NOISE
-    return loss, units, np.clip(lost, 0.0, units)
+    return (compared.ranked - compared.agreed) * _BILLION + compared.noise_ppb
 
 
-def _is_ranked(compared: ComparedHistory) -> NDArray[np.bool_]:
-    """Whether all compared outputs of a window have classes."""
-    return np.equal(compared.ranked, compared.compared)
+def _loss(compared: ComparedHistory) -> HarmLoss:
+    """Which loss most units have."""
+    most = 2 * int(compared.ranked.sum()) >= int(compared.compared.sum())
+    return HarmLoss.DISAGREEMENT if most else HarmLoss.NOISE

@@ -46,6 +46,8 @@ class Evidence:
         to_alarm: Further exceedances in a row that would cross it; `None` after an alarm, or
             where none can.
         ended: Whether what alarmed is over; a description, no alarm is made or unmade of it.
+        begun: Row of the look after which the drift is said to have begun; -1 where the evidence
+            rose from the first look on, `None` without an alarm.
     """
 
     log10_largest: float
@@ -53,6 +55,7 @@ class Evidence:
     log10_latest: float
     to_alarm: int | None
     ended: Ended | None = None
+    begun: int | None = None
 
 
 def evidence_of(
@@ -102,6 +105,7 @@ def evidence_of(
         latest / _LN10,
         None,
         _ended(history, (units, exceedances), looks, lowest if since_ns else None, bound),
+        lowest if before[lowest] < 0.0 else -1,
     )
 
 

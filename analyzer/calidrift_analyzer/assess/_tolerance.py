@@ -43,6 +43,7 @@ from calidrift_analyzer.records import Interval
 __all__ = [
     "confidence_sequence",
     "log_tolerance_evidence",
+    "lower_shares",
     "reference_tolerance",
     "units_to_breach",
 ]
@@ -51,14 +52,17 @@ _BISECTIONS: Final = 60
 
 
 def log_tolerance_evidence(
-    exceedances: ArrayLike, units: ArrayLike, tolerance: float
+    exceedances: ArrayLike, units: ArrayLike, tolerance: ArrayLike
 ) -> NDArray[np.float64]:
     """Natural logarithm of E(S, t).
+
+    Where it is above 0 it falls as the tolerance grows: see `assess/README.md`, claim 9. So a
+    tolerance may differ from look to look, as long as each of them is at least the true share.
 
     Args:
         exceedances: S, of any shape; a sum of losses in [0, 1] need not be whole.
         units: t, of the same shape; `0 <= S <= t`.
-        tolerance: p0, in (0, 1).
+        tolerance: p0, in (0, 1): one for all, or of the same shape.
 
     Returns:
         Array of that shape; -inf where the evidence is below 1e-300.
@@ -72,16 +76,17 @@ def log_tolerance_evidence(
         >>> float(np.exp(log_tolerance_evidence(2, 2, 0.01)).round())
         3367.0
     """
-    if not 0.0 < tolerance < 1.0:
-        raise ValueError(f"tolerance is {tolerance}, but must be a share above 0 and below 1")
+    tolerated = np.asarray(tolerance, dtype=np.float64)
+    if not bool(((tolerated > 0.0) & (tolerated < 1.0)).all()):
+        raise ValueError(f"tolerance is {tolerated}, but must be a share above 0 and below 1")
     above = np.asarray(exceedances, dtype=np.float64)
     inside = np.asarray(units, dtype=np.float64) - above
     if bool((above < 0).any()) or bool((inside < 0).any()):
         raise ValueError("exceedances must lie between 0 and units; the counts are damaged")
     with np.errstate(divide="ignore"):
-        tail = np.log(special.betaincc(1.0 + above, 1.0 + inside, tolerance))
-    mixture = special.betaln(1.0 + above, 1.0 + inside) + tail - math.log1p(-tolerance)
-    null = above * math.log(tolerance) + inside * math.log1p(-tolerance)
+        tail = np.log(special.betaincc(1.0 + above, 1.0 + inside, tolerated))
+    mixture = special.betaln(1.0 + above, 1.0 + inside) + tail - np.log1p(-tolerated)
+    null = above * np.log(tolerated) + inside * np.log1p(-tolerated)
     return np.asarray(mixture - null, dtype=np.float64)
 
 
@@ -126,34 +131,68 @@ def _edge(inner: float, outer: float, refuted: Callable[[float], bool]) -> float
     return outer
 
 
-def reference_tolerance(
-    points: int, rank: int, reference_units: int, confidence: float = 0.95
-) -> float:
-    """Smallest share of units outside *any* bound that a finite reference can promise.
+def reference_tolerance(blocks: int, reference_units: int, confidence: float = 0.95) -> float:
+    """Smallest share of units outside *any* bound that a finite random reference can promise.
 
-    Each bound leaves `rank` of the n + 1 gaps between ordered reference units outside, so all
-    points together leave at most `points * rank` of them (Tukey's equivalent blocks): the share of
-    exchangeable units outside is stochastically at most Beta(blocks, n + 1 - blocks), whatever the
+    Bound i is the k_i-th largest of the n reference units at its point. n ordered values leave
+    n + 1 gaps, of which k_i lie above it, and a new exchangeable unit falls into each of them
+    equally often: it exceeds the bound with a chance of k_i / (n + 1). Where only m of the n units
+    reach a point, the others count as smaller than every value there, in the reference as in
+    production: the bound is the k_i-th largest of all n all the same, and a unit that does not
+    reach the point cannot exceed it. So the chance to reach *and* exceed it is at most
+    k_i / (n + 1), however small m is.
+
+    Take the points one after the other, each time the k_i largest of the units that are left:
+    together they leave sum of k_i blocks of n + 1 outside (Tukey's equivalent blocks), and no bound
+    is below the value at which its turn ended. So the share of exchangeable units outside is
+    stochastically at most Beta(blocks, n + 1 - blocks) with `blocks` = sum of k_i, whatever the
     dependence between points. Below its upper quantile a tolerance would be broken by traffic in
     which nothing has changed.
 
     Args:
-        points: Points with an observed bound.
-        rank: k of the bounds (the largest of them).
-        reference_units: n of the bounds (the smallest of them).
-        confidence: Probability, over calibration sets, that the promise is kept.
+        blocks: Sum of the ranks k_i of all observed bounds.
+        reference_units: n, the units of the reference, whether or not they reach every point.
+        confidence: Probability, over reference sets, that the promise is kept.
 
     Returns:
         The share, in (0, 1]; 1.0 where the reference can promise nothing.
 
     Example:
-        >>> round(reference_tolerance(1, 1, 512), 4), round(reference_tolerance(50, 1, 512), 3)
+        >>> round(reference_tolerance(1, 512), 4), round(reference_tolerance(50, 512), 3)
         (0.0058, 0.12)
     """
-    blocks = points * rank
     if blocks >= reference_units + 1:
         return 1.0
     return float(special.betaincinv(blocks, reference_units + 1 - blocks, confidence))
+
+
+def lower_shares(counts: ArrayLike, totals: ArrayLike, alpha: float) -> NDArray[np.float64]:
+    """Lower ends of `confidence_sequence` at many looks; 0 where nothing is known.
+
+    With probability at least 1 - `alpha` the true share is above all of them together.
+
+    Args:
+        counts: Units that count, of any shape.
+        totals: All units, of the same shape.
+        alpha: Probability that one of the ends is above the share.
+
+    Cost: 2 us per element.
+
+    Example:
+        >>> lower_shares([0, 20, 200], [10, 1_000, 10_000], 0.01).round(4).tolist()
+        [0.0, 0.0065, 0.0143]
+    """
+    some = np.asarray(counts, dtype=np.float64)
+    rest = np.asarray(totals, dtype=np.float64) - some
+    mixture = special.betaln(1.0 + some, 1.0 + rest)
+    limit = -math.log(alpha)
+    low, high = np.zeros(some.shape), some / np.maximum(some + rest, 1.0)
+    for _ in range(_BISECTIONS):
+        middle = (low + high) / 2.0
+        null = special.xlogy(some, middle) + special.xlog1py(rest, -middle)
+        refuted = mixture - null >= limit
+        low, high = np.where(refuted, middle, low), np.where(refuted, high, middle)
+    return np.asarray(low, np.float64)
 
 
 def units_to_breach(rate: float, tolerance: float, log_threshold: float) -> int | None:

@@ -47,6 +47,7 @@ _PACKAGES = (
 
 _SUMMARIES = {
     "demo": "Show the whole loop on real images: train, drift, detect, recalibrate, promote.",
+    "demo-stack": "Show the loop with real servers: Prometheus, Alertmanager, `calidrift serve`.",
     "calibrate": "Measure the calibration set of a model and save its profile.",
     "reference": "Learn the reference of a model from random units of production, or show it.",
     "status": "Say for each model and point whether it drifted, worst point first.",
@@ -88,7 +89,8 @@ def register(table: CommandTable) -> None:
 
 def _loader(name: str) -> Callable[[], Callable[..., None]]:
     def load() -> Callable[..., None]:
-        function: Callable[..., None] = getattr(import_module(f"{__name__}._{name}"), name)
+        word = name.replace("-", "_")
+        function: Callable[..., None] = getattr(import_module(f"{__name__}._{word}"), word)
         return function
 
     return load

@@ -3,20 +3,26 @@
 import os
 import pwd
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from difflib import get_close_matches
-from typing import Final
+from typing import Any, Final
 
-from calidrift_analyzer.config import AnalyzerConfig
 from calidrift_analyzer.errors import ConfigurationError, NoDataError
-from calidrift_analyzer.records import Marker, ModelAssessment, Mute, Verdict, needs_action
-from calidrift_analyzer.store import Store
+from calidrift_analyzer.records import (
+    Marker,
+    MarkerKind,
+    ModelAssessment,
+    Mute,
+    MuteState,
+    Verdict,
+    needs_action,
+)
+from calidrift_analyzer.service import Desk
 
 __all__ = [
     "annotation_lines",
-    "known_points",
-    "matching_points",
+    "marker_of",
+    "mute_of",
     "one_line",
     "read_moment",
     "read_span",
@@ -73,7 +79,7 @@ def read_moment(text: str, now_ns: int) -> int:
         ) from error
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
-    at_ns = round((moment - datetime(1970, 1, 1, tzinfo=UTC)) / timedelta(microseconds=1)) * 1_000
+    at_ns = _since_epoch(moment)
     if not 0 <= at_ns <= now_ns + _SKEW_SECONDS * 1e9:
         raise ConfigurationError(
             f"--at is {text!r}, but a marker is about something that has happened (now it is "
@@ -114,20 +120,19 @@ def user_name() -> str:
         return f"uid {uid}"
 
 
-def require_known(store: Store, config: AnalyzerConfig, model: str | None, usage: str) -> str:
+def require_known(desk: Desk, model: str | None, usage: str) -> str:
     """Require a model that is declared or was recorded.
 
     Args:
-        store: The store.
-        config: What is declared.
+        desk: Where models are known.
         model: What was given.
-        usage: How the command is typed, for the message.
+        usage: What to type.
 
     Raises:
         ConfigurationError: None was given.
         NoDataError: No such model is known.
     """
-    known = list(dict.fromkeys([*(one.model for one in store.observed()), *config.models]))
+    known = [str(one["model"]) for one in desk.read("models")["items"]]
     listed = f"known: {', '.join(known) or 'none'}"
     if model is None:
         raise ConfigurationError(f"no model is named; type: {usage} ({listed})")
@@ -138,34 +143,32 @@ def require_known(store: Store, config: AnalyzerConfig, model: str | None, usage
     return model
 
 
-def known_points(store: Store, model: str) -> dict[str, str]:
-    """Names of the points of a model, and other names under which they are known, to the name."""
-    names: dict[str, str] = {}
-    for one in store.observed(model):
-        profile = store.profile(one.profile)
-        for point in () if profile is None else profile.points.values():
-            names.update(dict.fromkeys((point.name, *point.aliases), point.name))
-        if profile is None:
-            totals = store.totals(model, one.profile, instrument=one.instrument)
-            names.update((point.name, point.name) for point in totals.points)
-    return names
+def mute_of(view: Mapping[str, Any]) -> Mute:
+    """Read a mute from the document of a desk."""
+    return Mute(
+        model=view["model"],
+        point=view["point"],
+        created_ns=_ns(view["created"]) or 0,
+        until_ns=_ns(view["until"]) or 0,
+        reason=view["reason"],
+        author=view["author"],
+        state=MuteState(view["state"]),
+        ended_ns=_ns(view["ended"]),
+        ended_by=view["ended_by"],
+        ended_because=view["ended_because"],
+    )
 
 
-def matching_points(mute: Mute, names: dict[str, str]) -> tuple[str, ...]:
-    """Points that a mute is about.
-
-    Raises:
-        NoDataError: Points of the model are known, and it is about none of them.
-    """
-    found = tuple(dict.fromkeys(name for name in names.values() if mute.covers(name)))
-    if names and not found:
-        close = get_close_matches(mute.point or "", names, n=1, cutoff=0.5)
-        hint = f"did you mean {close[0]!r}?" if close else f"known: {_some(tuple(names), 8)}"
-        raise NoDataError(
-            f"no point of {mute.model} is called {mute.point!r} ({hint}); give a name, or a "
-            "pattern in quotation marks, e.g. 'layer4.*'"
-        )
-    return found
+def marker_of(view: Mapping[str, Any]) -> Marker:
+    """Read a marker from the document of a desk."""
+    return Marker(
+        model=view["model"],
+        at_ns=_ns(view["at"]) or 0,
+        text=view["text"],
+        kind=MarkerKind(view["kind"]),
+        author=view["author"],
+        created_ns=_ns(view["created"]) or 0,
+    )
 
 
 def annotation_lines(assessment: ModelAssessment) -> Iterator[str]:
@@ -188,6 +191,15 @@ def annotation_lines(assessment: ModelAssessment) -> Iterator[str]:
         )
     for marker in assessment.markers[:_TOLD]:
         yield _beside(marker)
+
+
+def _ns(text: str | None) -> int | None:
+    return None if text is None else _since_epoch(datetime.fromisoformat(text))
+
+
+def _since_epoch(moment: datetime) -> int:
+    """Whole microseconds since 1970, in nanoseconds."""
+    return round((moment - datetime(1970, 1, 1, tzinfo=UTC)) / timedelta(microseconds=1)) * 1_000
 
 
 def _beside(marker: Marker) -> str:

@@ -14,7 +14,7 @@ from calidrift_analyzer.demo import DemoOptions, DemoResult, run_demo
 from calidrift_analyzer.errors import ConfigurationError
 from calidrift_analyzer.records import record_document
 
-__all__ = ["demo"]
+__all__ = ["Narration", "demo"]
 
 _FOLDER = "calidrift-demo"
 
@@ -44,13 +44,13 @@ def demo(
         )
     output = Output(invocation)
     options = DemoOptions(workdir=workdir or Path.cwd() / _FOLDER, seed=seed)
-    result = run_demo(options, _Narrator(output))
+    result = run_demo(options, Narration(output))
     _show(output, result)
     output.document(record_document(result))
 
 
 @final
-class _Narrator:
+class Narration:
     """Shows each step while it runs, and its seconds when it is done, on standard error."""
 
     def __init__(self, output: Output) -> None:

@@ -1,9 +1,9 @@
 """What all traffic and its segments suffer, in words: service levels, measured harm, seasons."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
-from calidrift_analyzer.cli._output import moment, share
+from calidrift_analyzer.cli._output import count, moment, share
 from calidrift_analyzer.records import (
     HarmLoss,
     MeasuredHarm,
@@ -17,13 +17,16 @@ __all__ = ["harm_line", "level_lines", "season_line"]
 
 _TOLD: Final = 3
 """Broken segments with a sentence of their own."""
+_LISTED: Final = 8
+"""Other segments of which the tolerance is told."""
 _DAYS: Final = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 
 
 def level_lines(assessment: ModelAssessment, *, wide: bool = True) -> Iterator[str]:
     """Write how much of the traffic leaves the ranges, beside what is tolerated.
 
-    All traffic has a line always, a segment where it breaks the level.
+    All traffic has a line always, a segment where it breaks the level. What is tolerated of the
+    other segments has one line together, where that is not the declared share or all is told.
 
     Args:
         assessment: The model.
@@ -38,6 +41,29 @@ def level_lines(assessment: ModelAssessment, *, wide: bool = True) -> Iterator[s
         yield _line(level, wide=wide)
     if len(broken) > _TOLD:
         yield f"and {len(broken) - _TOLD} more segments break the service level"
+    others = [one for one in levels if one.segment is not None and one.breach is None]
+    if others and (wide or any(one.tolerance > one.declared for one in others)):
+        yield _tolerated(others)
+
+
+def _tolerated(segments: Sequence[ServiceLevel]) -> str:
+    """Write what is tolerated of segments that keep it; the strictest first.
+
+    >>> _tolerated([])
+    'tolerated of single segments: '
+    """
+    ordered = sorted(segments, key=lambda one: (one.tolerance, one.segment or ""))
+    said = ", ".join(f"{one.segment} {_in_force(one)}" for one in ordered[:_LISTED])
+    more = f", and {len(ordered) - _LISTED} more: --json" if len(ordered) > _LISTED else ""
+    return f"tolerated of single segments: {said}{more}"
+
+
+def _in_force(level: ServiceLevel) -> str:
+    """Write the share that is tolerated, and what it rests on where that is little."""
+    said = share(level.tolerance) if level.tolerance < 1.0 else "any share"
+    if level.tolerance <= level.declared or level.reference_units is None:
+        return said
+    return f"{said} ({count(level.reference_units, 'reference unit')})"
 
 
 def _line(level: ServiceLevel, *, wide: bool) -> str:
@@ -48,7 +74,7 @@ def _line(level: ServiceLevel, *, wide: bool) -> str:
         bounds = f", between {share(found.low)} and {share(found.high)} at all looks"
     whose = "all traffic" if level.segment is None else f"segment {level.segment}"
     line = f"service level, {whose}: {estimate} of the units leave a range{bounds}; "
-    line += f"tolerated: {share(level.tolerance)}"
+    line += f"tolerated: {share(level.tolerance) if level.tolerance < 1.0 else 'any share'}"
     if level.tolerance > level.declared:
         line += " (the reference is too small to promise less)"
     if level.breach is not None:

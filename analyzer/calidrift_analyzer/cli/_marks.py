@@ -1,14 +1,15 @@
 """`calidrift marks`."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from calidrift_agent._command_line import Invocation
-from calidrift_analyzer.cli._annotated import require_known
+from calidrift_analyzer.cli._annotated import marker_of, require_known, user_name
 from calidrift_analyzer.cli._output import Output, moment
 from calidrift_analyzer.config import load_config
-from calidrift_analyzer.store import Store
+from calidrift_analyzer.service import open_desk
 
 __all__ = ["marks"]
 
@@ -18,14 +19,23 @@ def marks(
     model: Annotated[
         str | None, typer.Argument(help="Only this model (default: every one).")
     ] = None,
+    url: Annotated[
+        str | None, typer.Option(help="Address of the service (default: that of [service]).")
+    ] = None,
+    token_file: Annotated[
+        Path | None, typer.Option(help="File with the token to send to the service.")
+    ] = None,
 ) -> None:
-    """List the marked moments, promotions and rollbacks among them."""
+    """List the marked moments, promotions and rollbacks among them.
+
+    While `calidrift serve` runs it is asked; otherwise the database is read directly.
+    """
     config = load_config(invocation.config)
     output = Output(invocation)
-    with Store.open(config.database) as store:
+    with open_desk(config, user_name(), url=url, token_file=token_file) as desk:
         if model is not None:
-            require_known(store, config, model, "calidrift marks [MODEL]")
-        found = store.annotations.markers(model)
+            require_known(desk, model, "calidrift marks [MODEL]")
+        found = [marker_of(one) for one in desk.read("marks", model)["items"]]
     if found:
         output.table(
             "marked moments, the latest first",

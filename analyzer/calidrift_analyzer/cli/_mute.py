@@ -1,14 +1,13 @@
 """`calidrift mute`."""
 
-import time
+from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
 from calidrift_agent._command_line import Invocation
 from calidrift_analyzer.cli._annotated import (
-    known_points,
-    matching_points,
+    mute_of,
     one_line,
     read_span,
     require_known,
@@ -17,8 +16,7 @@ from calidrift_analyzer.cli._annotated import (
 from calidrift_analyzer.cli._output import Output
 from calidrift_analyzer.config import load_config
 from calidrift_analyzer.errors import ConfigurationError
-from calidrift_analyzer.records import Mute
-from calidrift_analyzer.store import Store
+from calidrift_analyzer.service import open_desk
 
 __all__ = ["mute"]
 
@@ -40,12 +38,20 @@ def mute(
     reason: Annotated[
         str | None, typer.Option(help="Why. Required: it stands beside the alarm.")
     ] = None,
+    url: Annotated[
+        str | None, typer.Option(help="Address of the service (default: that of [service]).")
+    ] = None,
+    token_file: Annotated[
+        Path | None, typer.Option(help="File with the token to send to the service.")
+    ] = None,
 ) -> None:
     """Do not let an alarm decide anything for a while, and say why.
 
     The alarm stays visible with the mute beside it, and its evidence keeps counting. Until the mute
     ends, by itself or by `calidrift unmute`, it starts no repair and is not in the exported alarm.
     Who muted what, until when and why is kept for ever: `calidrift mutes --all`.
+
+    While `calidrift serve` runs it is asked; otherwise the database is used directly.
     """
     config = load_config(invocation.config)
     output = Output(invocation)
@@ -53,20 +59,11 @@ def mute(
         raise ConfigurationError(f"a mute needs an end: give --for, e.g. --for 7d; type: {_USAGE}")
     seconds = read_span(span)
     why = one_line(reason, "--reason", '--reason "new camera, retraining planned"')
-    with Store.open(config.database) as store:
-        name = require_known(store, config, model, _USAGE)
-        names = known_points(store, name)
-        now_ns = time.time_ns()
-        given = Mute(
-            model=name,
-            point=names.get(point, point) if point is not None else None,
-            created_ns=now_ns,
-            until_ns=now_ns + round(seconds * 1e9),
-            reason=why,
-            author=user_name(),
-        )
-        points = matching_points(given, names)
-        store.annotations.mute(given)
+    wanted = {"point": point, "seconds": seconds, "reason": why}
+    with open_desk(config, user_name(), url=url, token_file=token_file) as desk:
+        name = require_known(desk, model, _USAGE)
+        document = desk.change("mute", name, wanted)
+    given, points = mute_of(document["mute"]), tuple(document["points"])
     output.show(f"{name}: {given.what} is {given.sentence}")
     if given.point not in (None, *points) and points:
         more = f" and {len(points) - _TOLD} more" if len(points) > _TOLD else ""

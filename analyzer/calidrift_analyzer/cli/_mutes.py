@@ -1,15 +1,16 @@
 """`calidrift mutes`."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from calidrift_agent._command_line import Invocation
-from calidrift_analyzer.cli._annotated import require_known
+from calidrift_analyzer.cli._annotated import mute_of, require_known, user_name
 from calidrift_analyzer.cli._output import Output, moment
 from calidrift_analyzer.config import load_config
 from calidrift_analyzer.records import Mute
-from calidrift_analyzer.store import Store
+from calidrift_analyzer.service import open_desk
 
 __all__ = ["mutes"]
 
@@ -22,14 +23,24 @@ def mutes(
     every: Annotated[
         bool, typer.Option("--all", help="Those that have ended, too, and how they ended.")
     ] = False,
+    url: Annotated[
+        str | None, typer.Option(help="Address of the service (default: that of [service]).")
+    ] = None,
+    token_file: Annotated[
+        Path | None, typer.Option(help="File with the token to send to the service.")
+    ] = None,
 ) -> None:
-    """List what is muted, until when, why, and by whom."""
+    """List what is muted, until when, why, and by whom.
+
+    While `calidrift serve` runs it is asked; otherwise the database is read directly.
+    """
     config = load_config(invocation.config)
     output = Output(invocation)
-    with Store.open(config.database) as store:
+    with open_desk(config, user_name(), url=url, token_file=token_file) as desk:
         if model is not None:
-            require_known(store, config, model, "calidrift mutes [MODEL]")
-        found = store.annotations.mutes(model) if every else store.annotations.active(model)
+            require_known(desk, model, "calidrift mutes [MODEL]")
+        listed = desk.read("all_mutes" if every else "mutes", model)["items"]
+    found = [mute_of(one) for one in listed]
     if found:
         headings = ["model", "what", "muted until", "reason", "by", "set at"]
         output.table(

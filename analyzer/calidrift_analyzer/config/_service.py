@@ -43,6 +43,7 @@ class ServiceSettings(BaseModel):
     certificate: Annotated[str | None, Field(min_length=1, description=_PATH)] = None
     key: Annotated[str | None, Field(min_length=1, description=_PATH)] = None
     mode: Annotated[str, Field(description=_WORDS)] = "propose"
+    own_alarms: Annotated[bool, Field(description="true or false")] = True
     ingest_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False, description=_SPAN)] = 15.0
     assess_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False, description=_SPAN)] = 60.0
     retention_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False, description=_SPAN)] = (
@@ -78,6 +79,8 @@ class ServiceConfig:
         certificate: Certificate chain (PEM); `None` for plain HTTP.
         key: Its private key (PEM).
         mode: What happens to a model that drifted.
+        own_alarms: Whether the service's own alarms order recalibrations; False leaves that to
+            alerts of Alertmanager and Grafana, whose silences then hold, and to people.
         ingest_seconds: Time between two looks into the state directories.
         assess_seconds: Time between two assessments.
         retention_seconds: Time between two runs of the retention.
@@ -95,6 +98,7 @@ class ServiceConfig:
     certificate: Path | None = None
     key: Path | None = None
     mode: Mode = Mode.PROPOSE
+    own_alarms: bool = True
     ingest_seconds: float = 15.0
     assess_seconds: float = 60.0
     retention_seconds: float = 3_600.0

@@ -132,6 +132,8 @@ def learn_reference(
         others = () if options.profile else _others(store, units)
         doubts = Doubts(_alarms(assessment), others, _suspicions(assessment))
         learned = learn(units, profile, doubts, force=options.force)
+        if units.segments is not None:
+            store.references.put_segments(learned.digest, units.segments)
         store.put_profile(learned)  # agents will name it by its digest
         if options.output is not None:
             changed = _save(learned, options.output)
@@ -252,7 +254,8 @@ def _suspicions(assessment: ModelAssessment) -> Sequence[str]:
         named = f"{len(suspected)} of {len(assessment.points)} points are suspected"
         found.append(f"{named}, worst {suspected[0].name}: {suspected[0].sentence}")
     bounded = any(point.observed_bound is not None for point in assessment.points)
-    if bounded and not assessment.service_levels:
+    levels = assessment.service_levels
+    if bounded and not any(one.segment is None and one.tolerance < 1.0 for one in levels):
         found.append("no tolerance is in force, so no alarm could tell drift")
     return found
 

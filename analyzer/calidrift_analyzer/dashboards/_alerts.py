@@ -7,6 +7,7 @@ from typing import Final
 from calidrift_analyzer.dashboards._expressions import (
     appeared,
     blind_points,
+    drift_alarm,
     exceedance_ratio,
     overhead_ratio,
     worst,
@@ -42,12 +43,16 @@ _FAILED: Final = ALL.series("calidrift_recalibrations_total", outcome='="failed"
 _REVALIDATED: Final = ALL.series(
     "calidrift_analyzer_task_last_success_timestamp_seconds", task='="revalidation"'
 )
+_ENDED: Final = ALL.series("calidrift_analyzer_revalidation_timestamp_seconds")
+_REFUSED: Final = ALL.series(
+    "calidrift_analyzer_revalidation_timestamp_seconds", outcome='=~"failed|refused"'
+)
 _STOPPED: Final = ALL.series("calidrift_agent_state", state='=~"killed|errors|budget"')
 
 TRAFFIC_ALERTS: Final = (
     Alert(
         name="CalidriftDriftAlarm",
-        value=f"max by (model) ({ALL.series('calidrift_drift_alarm')})",
+        value=drift_alarm(ALL),
         comparison=Comparison.ABOVE,
         limit=0,
         hold="1m",
@@ -55,11 +60,12 @@ TRAFFIC_ALERTS: Final = (
         repairs=True,
         summary=f"The traffic of {_MODEL} has left its calibrated ranges.",
         description=(
-            f"More of the traffic of {_MODEL} leaves the ranges that it was calibrated for than is "
-            "tolerated, and this is not chance: the false alarm probability holds over the whole "
-            "life of the watch. Answers may be getting worse while latency and error rate look "
-            "healthy. Look at 'Predicted SQNR change' on the dashboard 'Calidrift: model': near 0 "
-            "dB it is harmless; below -6 dB the model has lost a bit, so recalibrate."
+            f"Points, all traffic or a segment of {_MODEL} leave the calibrated ranges more often "
+            "than is tolerated, or its answers differ from FP32 by more than that; 'Alarms, by "
+            "kind' on the dashboard 'Calidrift: model' says which. It is not chance: the false "
+            "alarm probability holds for the whole life of the watch. Latency and error rate may "
+            "look healthy. 'Predicted SQNR change' near 0 dB is harmless; below -6 dB the model "
+            "has lost a bit, so recalibrate."
         ),
     ),
     Alert(
@@ -208,17 +214,36 @@ ANALYZER_ALERTS: Final = (
     ),
     Alert(
         name="CalidriftRevalidationOverdue",
-        value=f"time() - max by (task) ({_REVALIDATED})",
+        value=(
+            f"(time() - max by (task) ({_REVALIDATED})) or (time() - max by (model) ({_ENDED}))"
+        ),
         comparison=Comparison.ABOVE,
         limit=8 * 86_400,
         hold="15m",
         severity=Severity.WARNING,
-        summary="The last re-validation of what serves began {{ $value | humanizeDuration }} ago.",
+        summary="The last re-validation of what serves was {{ $value | humanizeDuration }} ago.",
         description=(
-            "The analyzer should re-validate the served versions against FP32 every week at least, "
-            "and has not begun to for more than eight days. Harm that no range shows (other "
+            "The analyzer should re-validate the served versions against FP32 every week at least. "
+            "For more than eight days it has not ordered any (label task), or none of this model "
+            "has ended (label model), as while it is frozen. Harm that no range shows (other "
             "labels, other preprocessing) would stay unseen. Look at the runs of the task "
-            "'revalidation', and at the analyzer's log."
+            "'revalidation', at the jobs, and at the analyzer's log."
+        ),
+    ),
+    Alert(
+        name="CalidriftRevalidationFailed",
+        value=f"max by (model, outcome) ({_REFUSED})",
+        comparison=Comparison.ABOVE,
+        limit=0,
+        hold="0s",
+        severity=Severity.WARNING,
+        summary=f"The last re-validation of {_MODEL} ended: {{{{ $labels.outcome }}}}.",
+        description=(
+            f"What serves as {_MODEL} was measured against FP32 again. 'refused': it no longer "
+            "passes the gate that it was promoted by, so answers may be worse than they were. "
+            "'failed': it could not be measured, so nobody knows. Nothing was changed. The alert "
+            "ends with the next re-validation that holds. The job's page shows the report, or "
+            "the error."
         ),
     ),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final, final
 
-from calidrift_analyzer.dashboards._expressions import appeared
+from calidrift_analyzer.dashboards._expressions import appeared, drift_alarm
 from calidrift_analyzer.dashboards._panel import DATASOURCE, Panel
 from calidrift_analyzer.dashboards._series import Scope
 
@@ -117,10 +117,9 @@ class Dashboard:
 
         Each is non-empty exactly where something is to be marked.
         """
-        alarm = self.scope.series("calidrift_drift_alarm")
         promoted = self.scope.series("calidrift_recalibrations_total", outcome='="promoted"')
         return {
-            "Drift alarm": f"max by (model) ({alarm}) > 0",
+            "Drift alarm": f"({drift_alarm(self.scope)}) > 0",
             "Promotion": f"({appeared(promoted)}) > 0",
         }
 

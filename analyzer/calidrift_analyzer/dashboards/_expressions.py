@@ -10,6 +10,7 @@ __all__ = [
     "INTERVAL",
     "appeared",
     "blind_points",
+    "drift_alarm",
     "exceedance_ratio",
     "overhead_ratio",
     "quantile",
@@ -39,6 +40,18 @@ def appeared(selector: str, window: str = INTERVAL) -> str:
     """
     now, before = f"max by (model) ({selector})", f"max by (model) ({selector} offset {window})"
     return f"(max by (model) (increase({selector}[{window}])) > 0) or ({now} unless {before})"
+
+
+def drift_alarm(scope: Scope) -> str:
+    """Give 1 for models of which something alarms, else 0: points, service levels, harm.
+
+    What alarms comes first: `or` keeps the left side where both have a model.
+    """
+    others = ("service_level", "segment", "harm")
+    standing = (
+        f"(max by (model) ({scope.series(f'calidrift_{kind}_alarm')}) > 0) or " for kind in others
+    )
+    return f"{''.join(standing)}max by (model) ({scope.series('calidrift_drift_alarm')})"
 
 
 def exceedance_ratio(scope: Scope, window: str = INTERVAL) -> str:

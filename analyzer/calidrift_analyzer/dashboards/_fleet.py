@@ -8,6 +8,7 @@ from calidrift_analyzer.dashboards._dashboard import FLEET_UID, MODEL_UID, Dashb
 from calidrift_analyzer.dashboards._expressions import (
     INTERVAL,
     blind_points,
+    drift_alarm,
     quantile,
     rate,
     worst,
@@ -29,7 +30,7 @@ COVERAGE_STEPS: Final = bad_below(0.9, 0.95)
 SQNR_CHANGE_STEPS: Final = bad_below(-6.0, -1.0)
 """6 dB are one bit of the quantizer."""
 
-_ALARM: Final = f"max by (model) ({ALL.series('calidrift_drift_alarm')})"
+_ALARM: Final = drift_alarm(ALL)
 _COVERAGE: Final = worst(ALL, "calidrift_request_coverage_ratio")
 _CHANGE: Final = worst(ALL, "calidrift_sqnr_change_db")
 _BUILDS: Final = ALL.series("calidrift_agent_build_info")
@@ -52,7 +53,10 @@ _NOW: Final = Row(
             "Models with a drift alarm",
             PanelKind.STAT,
             (Query(f"sum({_ALARM})"),),
-            note="No data: no analyzer reports, which is not the same as no alarm.",
+            note=(
+                "Of points, all traffic, a segment, or measured harm. No data: no analyzer "
+                "reports, which is not the same as no alarm."
+            ),
             steps=BAD_ABOVE,
             width=6,
             height=4,
@@ -145,6 +149,7 @@ _COURSE: Final = Row(
     ),
 )
 _LAST_SUCCESS: Final = ALL.series("calidrift_analyzer_task_last_success_timestamp_seconds")
+_REVALIDATED: Final = ALL.series("calidrift_analyzer_revalidation_timestamp_seconds")
 _RUNS: Final = ALL.series("calidrift_analyzer_task_runs_total")
 _ANALYZER: Final = Row(
     "Analyzer",
@@ -226,7 +231,16 @@ _ANALYZER: Final = Row(
             ),
             unit="short",
             lowest=0.0,
-            width=16,
+            width=8,
+        ),
+        Panel(
+            "Time since the last re-validation, by outcome",
+            PanelKind.TIME_SERIES,
+            (Query(f"time() - max by (model, outcome) ({_REVALIDATED})", "{{model}} {{outcome}}"),),
+            unit="s",
+            note="`confirmed` held; `refused` fails its gate now; `failed` was not measured.",
+            lowest=0.0,
+            width=8,
         ),
         Panel(
             "Open jobs, by state",

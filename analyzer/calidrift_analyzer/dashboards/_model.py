@@ -13,6 +13,7 @@ from calidrift_analyzer.dashboards._dashboard import (
 )
 from calidrift_analyzer.dashboards._expressions import (
     blind_points,
+    drift_alarm,
     exceedance_ratio,
     rate,
     saturated_ratio,
@@ -46,7 +47,7 @@ _NOW: Final = Row(
         Panel(
             "Drift alarm",
             PanelKind.STAT,
-            (Query(f"max({MODEL.series('calidrift_drift_alarm')})"),),
+            (Query(f"max({drift_alarm(MODEL)})"),),
             steps=BAD_ABOVE,
             words={0: "none", 1: "drift"},
             width=4,
@@ -57,7 +58,7 @@ _NOW: Final = Row(
             PanelKind.STAT,
             (Query(f"min({MODEL.series('calidrift_request_coverage_ratio')})"),),
             steps=COVERAGE_STEPS,
-            width=4,
+            width=3,
             height=4,
         ),
         Panel(
@@ -73,7 +74,18 @@ _NOW: Final = Row(
             "Detectable exceedance",
             PanelKind.STAT,
             (Query(f"max({MODEL.series('calidrift_detectable_exceedance_ratio')})"),),
-            note="Drift below this rate may stand unseen: there was too little traffic.",
+            note="Drift below this rate stays unseen for ever: the reference is too small.",
+            width=3,
+            height=4,
+        ),
+        Panel(
+            "Time to detection",
+            PanelKind.STAT,
+            (Query(f"max({MODEL.series('calidrift_detection_seconds')})"),),
+            note=(
+                "Until the alarm at twice the detectable exceedance, at the traffic and sampling "
+                "of the last hour."
+            ),
             width=4,
             height=4,
         ),
@@ -82,14 +94,14 @@ _NOW: Final = Row(
             PanelKind.STAT,
             (Query(blind_points(MODEL)),),
             steps=BAD_ABOVE,
-            width=4,
+            width=3,
             height=4,
         ),
         Panel(
             "Sampled requests",
             PanelKind.STAT,
             (Query(worst(MODEL, "calidrift_agent_sampling_ratio")),),
-            width=4,
+            width=3,
             height=4,
         ),
     ),
@@ -136,9 +148,34 @@ _HARM: Final = Row(
         ),
     ),
 )
+_KINDS: Final = (
+    ("points", "calidrift_drift_alarm"),
+    ("all traffic", "calidrift_service_level_alarm"),
+    ("measured harm", "calidrift_harm_alarm"),
+)
 _DRIFT: Final = Row(
     "Drift",
     (
+        Panel(
+            "Alarms, by kind",
+            PanelKind.STATES,
+            tuple(Query(f"max by (model) ({MODEL.series(name)})", kind) for kind, name in _KINDS),
+            note="Any of these, or a segment beside, raises the drift alarm.",
+            steps=BAD_ABOVE,
+            words={0: "none", 1: "alarm"},
+        ),
+        Panel(
+            "Alarms of segments",
+            PanelKind.STATES,
+            (
+                Query(
+                    f"max by (segment) ({MODEL.series('calidrift_segment_alarm')})", "{{segment}}"
+                ),
+            ),
+            note="Where more of a segment leaves the ranges than is tolerated.",
+            steps=BAD_ABOVE,
+            words={0: "none", 1: "alarm"},
+        ),
         Panel(
             "Coverage, worst points",
             PanelKind.TIME_SERIES,

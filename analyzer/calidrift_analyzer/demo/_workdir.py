@@ -19,6 +19,8 @@ REFERENCE_UNITS: Final = 320
 demo has little traffic."""
 
 _MARKER: Final = ".calidrift-demo"
+_FOLDERS: Final = ("state", "registry", "baseline", "alertmanager", "prometheus", "logs")
+"""What is in the folder of one demo or the other."""
 _CONTRACT: Final = "digits_contract"
 
 _CONTRACT_TEXT: Final = '''"""What Calidrift may run for `{model}`; written by `calidrift demo`."""
@@ -145,7 +147,7 @@ class Workdir:
 
     def _clear(self) -> None:
         """Remove what an earlier demo wrote, and nothing else."""
-        for folder in ("state", "registry", "__pycache__"):
+        for folder in (*_FOLDERS, "__pycache__"):
             if (self.root / folder).is_dir():
                 shutil.rmtree(self.root / folder)
         for pattern in (
@@ -153,6 +155,7 @@ class Workdir:
             "weights.safetensors",
             "activation-maxima.*",
             "result.json",
+            "tokens.toml",
         ):
             for path in self.root.glob(pattern):
                 path.unlink()

@@ -21,6 +21,13 @@ from calidrift_analyzer.jobs._orders import (
     order_job,
     resolve_trigger,
 )
+from calidrift_analyzer.jobs._remarks import (
+    known_points,
+    mark,
+    matching_points,
+    mute,
+    unmute,
+)
 from calidrift_analyzer.jobs._stages import (
     RealStages,
     StageResult,
@@ -47,8 +54,13 @@ __all__ = [
     "freeze",
     "frozen_by",
     "job_folder",
+    "known_points",
+    "mark",
+    "matching_points",
+    "mute",
     "order_job",
     "require_job",
     "resolve_trigger",
     "roll_back",
+    "unmute",
 ]

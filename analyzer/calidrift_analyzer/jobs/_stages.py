@@ -153,12 +153,18 @@ def _select(work: StageWork) -> StageResult:
         samples = [str(stored.paths[one]) for one in selection.ids]
         sentence = f"{len(samples)} of {len(stored.pool.ids)} captured requests were selected"
     work.progress("selecting", 1, 1)
+    muted = _muted(assessment)
+    if muted:
+        more = f" and {len(muted) - 1} more" if len(muted) > 1 else ""
+        sentence += f"; while {muted[0]}{more}"
     return StageResult(
         state=JobState.RECALIBRATING,
         sentence=sentence,
         document={
             "profile": assessment.profile,
             "verdict": assessment.verdict.value,
+            "muted": muted,
+            "markers": [marker.text for marker in assessment.markers],
             "samples": samples,
             "selection": None if selection is None else _selection_document(selection),
         },
@@ -171,7 +177,16 @@ def _selection_document(selection: Selection) -> dict[str, Any]:
 
 
 def _assessed(store: Store, contract: ModelContract) -> ModelAssessment:
-    return assess_stored(store, contract.name, rules=AssessRules.of(contract))
+    """Judge as `status` does, with what people muted and marked beside it."""
+    found = assess_stored(store, contract.name, rules=AssessRules.of(contract))
+    return store.annotations.annotate(found)
+
+
+def _muted(assessment: ModelAssessment) -> list[str]:
+    """What is muted, in words: who ordered the job all the same should see it."""
+    mutes = (assessment.muted, *(point.muted for point in assessment.points))
+    told = dict.fromkeys(one for one in mutes if one is not None)
+    return [f"{one.what} is {one.sentence}" for one in told]
 
 
 def _recalibrate(work: StageWork, estimators: Sequence[Estimator]) -> StageResult:

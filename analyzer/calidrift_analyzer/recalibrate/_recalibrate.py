@@ -8,6 +8,7 @@ from calidrift_analyzer.config import ModelContract
 from calidrift_analyzer.contract import Progress, run_in_child
 from calidrift_analyzer.errors import ConfigurationError
 from calidrift_analyzer.ranges import Estimator
+from calidrift_analyzer.recalibrate._kept import kept
 from calidrift_analyzer.records import Candidate, Production, read_record, record_document
 
 __all__ = ["recalibrate"]
@@ -34,7 +35,8 @@ def recalibrate(
         directory: Folder for the candidates, one folder each; those of the same name are replaced.
         production: Production sketches of the range instrument: candidates from them need no data.
         samples: Capture files to add to the calibration set; empty for the calibration set alone,
-            `None` for no candidate from samples at all.
+            `None` for no candidate from samples at all. They are copied aside first, because the
+            agent goes on replacing them; files that are gone are left out.
         estimators: How ranges are estimated.
         progress: Told of every step.
 
@@ -54,23 +56,26 @@ def recalibrate(
             "there is nothing to recalibrate from: give production sketches, samples or both, and "
             f"at least one estimator of {', '.join(Estimator)}"
         )
-    answer = run_in_child(
-        _JOB,
-        {
-            "contract": record_document(contract),
-            "directory": str(directory.resolve()),
-            "estimators": [str(one) for one in estimators],
-            "calibration": samples is not None,
-            "samples": [str(sample.resolve()) for sample in samples or ()],
-            "production": None
-            if production is None
-            else {
-                "units": production.units,
-                "sketches": {name: one.to_mapping() for name, one in production.sketches.items()},
+    with kept(samples or ()) as files:
+        answer = run_in_child(
+            _JOB,
+            {
+                "contract": record_document(contract),
+                "directory": str(directory.resolve()),
+                "estimators": [str(one) for one in estimators],
+                "calibration": samples is not None,
+                "samples": [str(sample) for sample in files],
+                "production": None
+                if production is None
+                else {
+                    "units": production.units,
+                    "sketches": {
+                        name: one.to_mapping() for name, one in production.sketches.items()
+                    },
+                },
             },
-        },
-        progress=progress,
-    )
+            progress=progress,
+        )
     return tuple(
         read_record(Candidate, one, source="the child's answer") for one in answer["candidates"]
     )

@@ -83,13 +83,16 @@ class ServiceLevel:
         share: Their share, with bounds that hold at all looks together (95 %).
         declared: The share that the configuration tolerates.
         tolerance: The tolerated share in force: the declared one, or more where the reference is
-            too small to promise it.
+            too small to promise it; 1 where it promises nothing, so that nothing can be a breach.
         log10_evidence: Largest log10 e-value so far (latched).
         log10_threshold: Where it becomes a breach.
         breach: The first crossing.
         changes_ns: Ends of the windows at which the renewable alarm was raised, UTC nanoseconds;
             after each it started anew.
         units_to_breach: Units until twice the tolerance is expected to be a breach.
+        reference_units: Units of the random reference that the tolerance rests on: all of them, or
+            those of the segment; None where there are none, nobody counted them by segment, or too
+            few of them are of this one, so that it is held against what all traffic is promised.
     """
 
     segment: str | None
@@ -103,6 +106,7 @@ class ServiceLevel:
     breach: Breach | None
     changes_ns: tuple[int, ...]
     units_to_breach: int | None
+    reference_units: int | None = None
 
 
 @final

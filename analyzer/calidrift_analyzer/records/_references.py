@@ -1,5 +1,6 @@
 """Random units of production, on their way to become a reference."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import final
 
@@ -52,6 +53,8 @@ class ObservedUnits:
         coarse_windows: Of these, windows that stand for several overwritten ones: their largest
             magnitude may be that of a later window, which makes a bound wider, never narrower.
         points: By name.
+        segments: How many of them were of which segment of the traffic, an empty name for those of
+            none; None where agents did not count them, as without bounds to compare with.
     """
 
     model: str
@@ -67,6 +70,7 @@ class ObservedUnits:
     windows: int
     coarse_windows: int
     points: tuple[PointUnits, ...]
+    segments: Mapping[str, int] | None = None
 
     @property
     def missing(self) -> int:

@@ -143,36 +143,40 @@ class SegmentHistory:
         looks: `(V,)` int64, rows of the model's history, ascending.
         units: `(V,)` int64, its units in each of them.
         covered: `(V,)` int64, those of them inside the observed bound of every point.
+        reference_units: Units of this segment among those that the reference was learned from;
+            None where nobody counted them.
     """
 
     name: str
     looks: NDArray[np.int64]
     units: NDArray[np.int64]
     covered: NDArray[np.int64]
+    reference_units: int | None = None
 
 
 @final
 @dataclass(frozen=True, slots=True, eq=False)
 class ComparedHistory:
-    """The windows in which served outputs were compared with those of the FP32 reference.
+    """The looks in which served outputs were compared with those of the FP32 reference.
 
-    Windows that were folded count as one look of their rollup, in the order of arrival.
+    A window counts by classes where all its compared outputs have them, else by noise; of a look
+    that several windows were joined into, each window counts as it did. All figures are whole
+    numbers, so sums over looks do not depend on how windows were joined.
 
     Attributes:
-        end_ns: `(V,)` int64, end of each, UTC nanoseconds.
+        looks: `(V,)` int64, rows of the model's history, ascending.
         compared: `(V,)` int64, units compared.
-        ranked: `(V,)` int64, those of them whose output has classes.
-        agreed: `(V,)` int64, those with the same most likely class.
-        noise: `(V,)` float64, sum of min(1, noise energy ÷ signal energy) of the outputs.
-        distance: `(V,)` float64, sum of (1 - cosine) ÷ 2 of the outputs.
+        ranked: `(V,)` int64, those of them in windows that count by classes.
+        agreed: `(V,)` int64, those of `ranked` with the same most likely class.
+        noise_ppb: `(V,)` int64, sum of min(1, noise energy ÷ signal energy) over the outputs of the
+            other windows, in billionths.
     """
 
-    end_ns: NDArray[np.int64]
+    looks: NDArray[np.int64]
     compared: NDArray[np.int64]
     ranked: NDArray[np.int64]
     agreed: NDArray[np.int64]
-    noise: NDArray[np.float64]
-    distance: NDArray[np.float64]
+    noise_ppb: NDArray[np.int64]
 
 
 @final

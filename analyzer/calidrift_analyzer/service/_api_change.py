@@ -98,7 +98,7 @@ async def cancel_job(request: Request, job: JobNumber, body: Note, caller: MayPr
     return detail
 
 
-@change_router.post("/models/{model}/rollback")
+@change_router.post("/models/{model:name}/rollback")
 async def rollback_model(
     request: Request, model: ModelName, body: RollbackOrder, caller: MayPromote
 ) -> OrderView:

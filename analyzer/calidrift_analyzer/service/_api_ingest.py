@@ -1,9 +1,10 @@
 """Windows that sidecars push: `/api/v1/ingest`, with the scope `ingest`."""
 
 import asyncio
-from typing import Annotated, Any, Final
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, final
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Depends, Path, Request, Response
 
 from calidrift_agent._state import PUSH_MEDIA_TYPE, Push, decode_push, encode_push
 from calidrift_agent.errors import StateFormatError
@@ -11,11 +12,13 @@ from calidrift_analyzer.service._api_read import service_of
 from calidrift_analyzer.service._gate import requires
 from calidrift_analyzer.service._ingest import Ingested, check_push, store_push
 from calidrift_analyzer.service._problems import responses
+from calidrift_analyzer.service._received import Received
+from calidrift_analyzer.service._service import Service
 from calidrift_analyzer.service._tokens import Caller, Scope
 
-__all__ = ["ingest_router"]
+__all__ = ["Kept", "ingest_router"]
 
-ingest_router = APIRouter(prefix="/api/v1/ingest", responses=responses(400))
+ingest_router = APIRouter(prefix="/api/v1/ingest", responses=responses(400, 404))
 MayIngest = Annotated[Caller, Depends(requires(Scope.INGEST))]
 _BODY: Final[dict[str, Any]] = {
     "requestBody": {
@@ -25,6 +28,39 @@ _BODY: Final[dict[str, Any]] = {
 }
 
 
+_FILE: Final[dict[str, Any]] = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+    }
+}
+Process = Annotated[str, Path(pattern=r"^[0-9a-f]{32}$")]
+FileName = Annotated[str, Path(min_length=1, max_length=512)]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What became of a capture.
+
+    Attributes:
+        process: The process that captured it.
+        name: Its name there.
+        new: Whether it was not here yet.
+    """
+
+    process: str
+    name: str
+    new: bool
+
+
+def received_of(service: Service, model: str) -> Received | None:
+    """Give where captures of a model are kept; `None` where it is not configured."""
+    if model not in service.config.models:
+        return None
+    return Received(service.config.database, service.config.service.max_body_bytes)
+
+
 @ingest_router.post("", openapi_extra=_BODY)
 async def ingest(request: Request, caller: MayIngest) -> Ingested:
     """Take windows of one process, each exactly once, whatever is sent again."""
@@ -32,7 +68,22 @@ async def ingest(request: Request, caller: MayIngest) -> Ingested:
     body = await request.body()
     push = await asyncio.to_thread(decode_push, body)
     profile = await asyncio.to_thread(check_push, push)
-    return await service.owner.ask(lambda store: store_push(store, service.board, push, profile))
+    received = received_of(service, push.meta.model)
+    return await service.owner.ask(
+        lambda store: store_push(store, service.board, push, profile, received)
+    )
+
+
+@ingest_router.post("/captures/{process}/{name}", openapi_extra=_FILE)
+async def capture(request: Request, process: Process, name: FileName, caller: MayIngest) -> Kept:
+    """Take one capture that was asked for, the same one any number of times."""
+    service = service_of(request)
+    received = Received(service.config.database, service.config.service.max_body_bytes)
+    body = await request.body()
+    row = await service.owner.ask(lambda store: received.expected(store, process, name))
+    new = await asyncio.to_thread(received.keep, row, body)
+    await service.owner.ask(received.list_all)
+    return Kept(process, name, new)
 
 
 @ingest_router.post(

@@ -15,6 +15,7 @@ from calidrift_analyzer.service._listing import (
     view_decisions,
     view_tasks,
 )
+from calidrift_analyzer.service._names import register_names
 from calidrift_analyzer.service._problems import responses
 from calidrift_analyzer.service._reading import (
     ViewContext,
@@ -46,7 +47,7 @@ from calidrift_analyzer.service._views import (
 )
 from calidrift_analyzer.store import Store
 
-__all__ = ["Cursor", "JobNumber", "Limit", "ModelName", "read_router", "service_of"]
+__all__ = ["Cursor", "JobNumber", "Limit", "ModelName", "OneModel", "read_router", "service_of"]
 
 _T = TypeVar("_T")
 _MOST_NUMBER = 2**53
@@ -58,6 +59,7 @@ Limit = Annotated[int, Query(ge=1, le=500)]
 OneModel = Annotated[str | None, Query(min_length=1, max_length=256)]
 EntryNumber = Annotated[int, Path(ge=1, le=_MOST_NUMBER)]
 
+register_names()
 read_router = APIRouter(
     prefix="/api/v1", dependencies=[Depends(requires(Scope.READ))], responses=responses(422)
 )
@@ -82,19 +84,19 @@ async def models(request: Request) -> tuple[ModelOverview, ...]:
     return await _ask(request, view_models)
 
 
-@read_router.get("/models/{model}", responses=_MISSING)
+@read_router.get("/models/{model:name}", responses=_MISSING)
 async def model(request: Request, model: ModelName) -> ModelOverview:
     """Tell about one model."""
     return await _ask(request, lambda store, context: view_model(store, context, model))
 
 
-@read_router.get("/models/{model}/points", responses=_MISSING)
+@read_router.get("/models/{model:name}/points", responses=_MISSING)
 async def points(request: Request, model: ModelName) -> tuple[PointRow, ...]:
     """Tell about every point of a model, the worst first."""
     return await _ask(request, lambda store, context: view_points(store, context, model))
 
 
-@read_router.get("/models/{model}/series", responses=_MISSING)
+@read_router.get("/models/{model:name}/series", responses=_MISSING)
 async def series(
     request: Request,
     model: ModelName,
@@ -112,7 +114,7 @@ async def series(
     )
 
 
-@read_router.get("/models/{model}/histogram", responses=_MISSING)
+@read_router.get("/models/{model:name}/histogram", responses=_MISSING)
 async def histogram(
     request: Request, model: ModelName, point: Annotated[str, Query(max_length=512)]
 ) -> Histogram:
@@ -120,7 +122,7 @@ async def histogram(
     return await _ask(request, lambda store, context: view_histogram(store, context, model, point))
 
 
-@read_router.get("/models/{model}/assessments", responses=_MISSING)
+@read_router.get("/models/{model:name}/assessments", responses=_MISSING)
 async def assessments(
     request: Request, model: ModelName, cursor: Cursor = None, limit: Limit = 50
 ) -> Page[AssessmentView]:
@@ -133,7 +135,7 @@ async def assessments(
     return await _ask(request, view)
 
 
-@read_router.get("/models/{model}/captures", responses=_MISSING)
+@read_router.get("/models/{model:name}/captures", responses=_MISSING)
 async def captures(
     request: Request, model: ModelName, cursor: Cursor = None, limit: Limit = 50
 ) -> Page[CaptureView]:
@@ -146,7 +148,7 @@ async def captures(
     return await _ask(request, view)
 
 
-@read_router.get("/models/{model}/selections", responses=_MISSING)
+@read_router.get("/models/{model:name}/selections", responses=_MISSING)
 async def selections(
     request: Request, model: ModelName, cursor: Cursor = None, limit: Limit = 50
 ) -> Page[DecisionView]:
@@ -154,13 +156,13 @@ async def selections(
     return await _decisions(request, "selections", model, cursor, limit)
 
 
-@read_router.get("/models/{model}/selections/{id}", responses=_MISSING)
+@read_router.get("/models/{model:name}/selections/{id}", responses=_MISSING)
 async def selection(request: Request, model: ModelName, id: EntryNumber) -> DecisionView:
     """Tell one selection: which requests, why, and the certificate."""
     return await _ask(request, lambda store, context: view_decision(store, "selections", model, id))
 
 
-@read_router.get("/models/{model}/validations", responses=_MISSING)
+@read_router.get("/models/{model:name}/validations", responses=_MISSING)
 async def validations(
     request: Request, model: ModelName, cursor: Cursor = None, limit: Limit = 50
 ) -> Page[DecisionView]:
@@ -168,7 +170,7 @@ async def validations(
     return await _decisions(request, "validations", model, cursor, limit)
 
 
-@read_router.get("/models/{model}/validations/{id}", responses=_MISSING)
+@read_router.get("/models/{model:name}/validations/{id}", responses=_MISSING)
 async def validation(request: Request, model: ModelName, id: EntryNumber) -> DecisionView:
     """Tell one decision of the gate, with its report."""
     return await _ask(
@@ -176,7 +178,7 @@ async def validation(request: Request, model: ModelName, id: EntryNumber) -> Dec
     )
 
 
-@read_router.get("/models/{model}/versions", responses=_MISSING)
+@read_router.get("/models/{model:name}/versions", responses=_MISSING)
 async def versions(
     request: Request, model: ModelName, cursor: Cursor = None, limit: Limit = 50
 ) -> Page[DecisionView]:
@@ -184,7 +186,7 @@ async def versions(
     return await _decisions(request, "versions", model, cursor, limit)
 
 
-@read_router.get("/models/{model}/versions/{id}", responses=_MISSING)
+@read_router.get("/models/{model:name}/versions/{id}", responses=_MISSING)
 async def version(request: Request, model: ModelName, id: EntryNumber) -> DecisionView:
     """Tell one move of the version pointer, with its manifest."""
     return await _ask(request, lambda store, context: view_decision(store, "versions", model, id))

@@ -9,8 +9,10 @@ from calidrift_analyzer.service._api_change import change_router
 from calidrift_analyzer.service._api_hooks import hook_router
 from calidrift_analyzer.service._api_ingest import ingest_router
 from calidrift_analyzer.service._api_read import read_router, service_of
+from calidrift_analyzer.service._api_remarks import remark_router
 from calidrift_analyzer.service._gate import Credentials, gate_of
 from calidrift_analyzer.service._limits import BodyLimit
+from calidrift_analyzer.service._names import NamePaths
 from calidrift_analyzer.service._problems import RETRY_SECONDS, install, problem
 from calidrift_analyzer.service._service import Service
 from calidrift_analyzer.service._tokens import Scope
@@ -41,8 +43,11 @@ def create_application(service: Service) -> FastAPI:
     application.state.service = service
     application.state.gate = service.gate
     install(application)
-    for router in (read_router, change_router, hook_router, ingest_router, page_router, _ops):
+    for router in (read_router, change_router, remark_router, hook_router, ingest_router):
         application.include_router(router)
+    for router in (page_router, _ops):
+        application.include_router(router)
+    application.add_middleware(NamePaths)
     application.add_middleware(BodyLimit, most_bytes=service.config.service.max_body_bytes)
     return application
 

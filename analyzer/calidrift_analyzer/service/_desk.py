@@ -1,4 +1,4 @@
-"""What `calidrift jobs` does: on the database where it is free, else through the service."""
+"""What commands ask and order: on the database where it is free, else through the service."""
 
 import json
 import urllib.error
@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, Protocol, final
 from urllib.parse import quote, urlencode
+
+from pydantic import ValidationError
 
 from calidrift_agent._command_line import jsonable
 from calidrift_analyzer.config import AnalyzerConfig, service_tokens
@@ -20,7 +22,21 @@ from calidrift_analyzer.errors import (
 from calidrift_analyzer.jobs import Order, approve, cancel, freeze, order_job, require_job
 from calidrift_analyzer.records import JobKind, Trigger
 from calidrift_analyzer.service._listing import view_audit
-from calidrift_analyzer.service._reading import ViewContext, view_freeze, view_job, view_jobs
+from calidrift_analyzer.service._payloads import MarkOrder, MuteOrder, UnmuteOrder
+from calidrift_analyzer.service._reading import (
+    ViewContext,
+    known_models,
+    view_freeze,
+    view_job,
+    view_jobs,
+)
+from calidrift_analyzer.service._remarks import (
+    end_mutes,
+    set_marker,
+    set_mute,
+    view_markers,
+    view_mutes,
+)
 from calidrift_analyzer.service._tokens import Scope, Tokens
 from calidrift_analyzer.store import Store
 
@@ -28,6 +44,8 @@ __all__ = ["Desk", "LocalDesk", "RemoteDesk", "open_desk"]
 
 _TIMEOUT_SECONDS: Final = 30.0
 _ANY: Final = frozenset({"0.0.0.0", "::", ""})
+_PLACES: Final = {"mute": "/mutes", "unmute": "/mutes/end", "mark": "/marks"}
+_EVERY: Final = {"all_mutes": "/mutes?every=true"}
 Document = dict[str, Any]
 
 
@@ -35,11 +53,17 @@ class Desk(Protocol):
     """Takes orders of people, and answers with JSON documents of the API."""
 
     def read(self, what: str, model: str | None = None, job: int | None = None) -> Document:
-        """Give `jobs`, `audit`, `freezes`, or with a number one `job`."""
+        """Give a list, or with a number one `job`.
+
+        Args:
+            what: `models`, `jobs`, `audit`, `freezes`, `mutes`, `all_mutes` or `marks`.
+            model: Only what is about this one.
+            job: Number of a job.
+        """
         ...
 
     def change(self, what: str, subject: str, body: Mapping[str, Any]) -> Document:
-        """Do `order`, `approve`, `cancel` or `freeze`.
+        """Do `order`, `approve`, `cancel`, `freeze`, `mute`, `unmute` or `mark`.
 
         Args:
             what: One of these.
@@ -98,7 +122,7 @@ class LocalDesk:
         self._actor = actor
 
     def read(self, what: str, model: str | None = None, job: int | None = None) -> Document:
-        """Give `jobs`, `audit`, `freezes`, or with a number one `job`."""
+        """Give a list, or with a number one `job`."""
         context = ViewContext(config=self._config)
         if job is not None:
             return _document(view_job(self._store, context, job))
@@ -106,10 +130,18 @@ class LocalDesk:
             return _document(view_jobs(self._store, context, model, None, 50))
         if what == "audit":
             return _document(view_audit(self._store, model, None, 50))
+        if what == "models":
+            names = known_models(self._store, self._config)
+            return {"items": [{"model": name} for name in names]}
+        if what in ("mutes", "all_mutes"):
+            every = what == "all_mutes"
+            return {"items": jsonable(view_mutes(self._store, model, every=every))}
+        if what == "marks":
+            return {"items": jsonable(view_markers(self._store, model))}
         return {"items": jsonable([view_freeze(row) for row in self._store.jobs.freezes()])}
 
     def change(self, what: str, subject: str, body: Mapping[str, Any]) -> Document:
-        """Do `order`, `approve`, `cancel` or `freeze`."""
+        """Do what is asked for."""
         note = str(body.get("note", ""))
         if what == "order":
             return self._order(subject, JobKind(body.get("kind", JobKind.RECALIBRATION)), note)
@@ -119,6 +151,8 @@ class LocalDesk:
                 self._store, model, frozen=bool(body["frozen"]), actor=self._actor, note=note
             )
             return _document(view_freeze(row))
+        if what in _PLACES:
+            return self._remark(what, {**body, "model": subject})
         job = int(subject)
         if what == "approve":
             contract = self._config.model(require_job(self._store, job).model)
@@ -126,6 +160,19 @@ class LocalDesk:
         else:
             cancel(self._store, job, actor=self._actor, note=note)
         return _document(view_job(self._store, ViewContext(config=self._config), job))
+
+    def _remark(self, what: str, body: Mapping[str, Any]) -> Document:
+        store, config, actor = self._store, self._config, self._actor
+        try:
+            if what == "mute":
+                return _document(set_mute(store, config, MuteOrder(**body), actor))
+            if what == "unmute":
+                return _document(end_mutes(store, config, UnmuteOrder(**body), actor))
+            return _document(set_marker(store, config, MarkOrder(**body), actor))
+        except ValidationError as error:
+            one = error.errors()[0]
+            where = ".".join(str(part) for part in one["loc"])
+            raise ConfigurationError(f"{where}: {one['msg']}; correct it") from error
 
     def _order(self, subject: str, kind: JobKind, note: str) -> Document:
         order = Order(
@@ -171,19 +218,23 @@ class RemoteDesk:
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
     def read(self, what: str, model: str | None = None, job: int | None = None) -> Document:
-        """Give `jobs`, `audit`, `freezes`, or with a number one `job`."""
+        """Give a list, or with a number one `job`."""
         if job is not None:
             return self._ask(f"/jobs/{job}", Scope.READ)
-        asked = "" if model is None else f"?{urlencode({'model': model})}"
-        return self._ask(f"/{what}{asked}", Scope.READ)
+        place = _EVERY.get(what, f"/{what}")
+        asked = "" if model is None else urlencode({"model": model})
+        joint = "" if not asked else "&" if "?" in place else "?"
+        return self._ask(f"{place}{joint}{asked}", Scope.READ)
 
     def change(self, what: str, subject: str, body: Mapping[str, Any]) -> Document:
-        """Do `order`, `approve`, `cancel` or `freeze`."""
+        """Do what is asked for."""
         if what == "order":
             model = self._config.model(subject or None).name
             return self._ask("/jobs", Scope.TRIGGER, {**body, "model": model})
         if what == "freeze":
             return self._ask("/freezes", Scope.PROMOTE, {**body, "model": subject})
+        if what in _PLACES:
+            return self._ask(_PLACES[what], Scope.TRIGGER, {**body, "model": subject})
         return self._ask(f"/jobs/{quote(subject)}/{what}", Scope.PROMOTE, body)
 
     def _ask(self, path: str, scope: Scope, body: Mapping[str, Any] | None = None) -> Document:

@@ -9,7 +9,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from calidrift_analyzer.config import LOOPBACK
 from calidrift_analyzer.service._limits import RateLimit
-from calidrift_analyzer.service._tokens import Caller, Scope, Tokens
+from calidrift_analyzer.service._tokens import Caller, Scope, TokenFile
 
 __all__ = ["Gate", "bearer_scheme", "gate_of", "requires"]
 
@@ -27,11 +27,11 @@ class Gate:
     browser on it ask: a foreign `Host` or `Origin` is refused.
 
     Args:
-        tokens: The tokens.
+        tokens: Where the tokens are; looked at for each request.
         limit: How often one caller may ask.
     """
 
-    def __init__(self, tokens: Tokens, limit: RateLimit) -> None:
+    def __init__(self, tokens: TokenFile, limit: RateLimit) -> None:
         self._tokens = tokens
         self._limit = limit
 
@@ -41,9 +41,10 @@ class Gate:
         Raises:
             HTTPException: 401, 403 or 429.
         """
-        if not len(self._tokens):
+        tokens = self._tokens.current()
+        if not self._tokens.guarded:
             return self._allow(request, self._local(request), scope)
-        return self._allow(request, None if sent is None else self._tokens.bearer(sent), scope)
+        return self._allow(request, None if sent is None else tokens.bearer(sent), scope)
 
     def admit_signed(self, request: Request, body: bytes, scope: Scope) -> Caller:
         """Let in who signed a body.
@@ -51,7 +52,7 @@ class Gate:
         Raises:
             HTTPException: 401, 403 or 429.
         """
-        return self._allow(request, self._tokens.signed(request.headers, body), scope)
+        return self._allow(request, self._tokens.current().signed(request.headers, body), scope)
 
     def _allow(self, request: Request, caller: Caller | None, scope: Scope) -> Caller:
         address = "" if request.client is None else request.client.host

@@ -16,6 +16,7 @@ from calidrift_agent._state import Push, StateMeta, Window
 from calidrift_agent._vocabulary import ValueColumn
 from calidrift_agent.errors import ProfileError, StateFormatError
 from calidrift_analyzer.service._board import Board
+from calidrift_analyzer.service._received import Received
 from calidrift_analyzer.store import RemoteCapture, Store
 
 __all__ = ["Ingested", "check_push", "store_push"]
@@ -44,6 +45,8 @@ class Ingested:
         last_number: Number of the last stored window of the process; -1 without one. What is not
             above it need not be sent again.
         profile_known: Whether the profile of the process is here; where not, send it along.
+        wanted: Captures of the process that are asked for; send them to
+            `/ingest/captures/{process}/{name}`, or leave it.
     """
 
     process: str
@@ -51,6 +54,7 @@ class Ingested:
     stored: int
     last_number: int
     profile_known: bool
+    wanted: tuple[str, ...] = ()
 
 
 def check_push(push: Push, now_ns: int | None = None) -> CalibrationProfile | None:
@@ -80,9 +84,20 @@ def check_push(push: Push, now_ns: int | None = None) -> CalibrationProfile | No
 
 
 def store_push(
-    store: Store, board: Board, push: Push, profile: CalibrationProfile | None
+    store: Store,
+    board: Board,
+    push: Push,
+    profile: CalibrationProfile | None,
+    received: Received | None = None,
 ) -> Ingested:
     """Store what was checked; repeating it changes nothing.
+
+    Args:
+        store: The store.
+        board: Where rows are counted.
+        push: What was checked.
+        profile: The profile that came along.
+        received: Where captures are kept that are asked for; `None` to ask for none.
 
     Raises:
         StoreError: The database failed; each part was stored whole or not at all, so repeat it.
@@ -117,6 +132,7 @@ def store_push(
         stored=stored,
         last_number=store.last_number(meta),
         profile_known=known,
+        wanted=() if received is None else received.wanted(store, meta),
     )
 
 

@@ -18,6 +18,7 @@ __all__ = ["AnalyzerCollector", "JobDurations", "analyzer_registry"]
 
 _BUCKETS: Final = (0.01, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 180.0, 600.0, 1_800.0, 7_200.0)
 _LARGEST_EXPONENT: Final = 308.0
+_MOST_SEGMENTS: Final = 64
 _POINT_FIGURES: Final = (
     "calidrift_coverage_ratio",
     "calidrift_sqnr_db",
@@ -67,7 +68,11 @@ class AnalyzerCollector(Collector):
         points = {name: _gauge(name) for name in _POINT_FIGURES}
         coverage = _gauge("calidrift_request_coverage_ratio")
         alarm = _gauge("calidrift_drift_alarm")
+        levels = _gauge("calidrift_service_level_alarm")
+        segments = _gauge("calidrift_segment_alarm")
+        harm = _gauge("calidrift_harm_alarm")
         detectable = _gauge("calidrift_detectable_exceedance_ratio")
+        detection = _gauge("calidrift_detection_seconds")
         for model, (_, one) in self._board.latest().items():
             for point in one.points:
                 for name, value in _figures(point):
@@ -75,14 +80,25 @@ class AnalyzerCollector(Collector):
             found = one.request_coverage
             _add(coverage, (model,), None if found is None else found.estimate)
             _add(alarm, (model,), _alarm(one))
+            _add(harm, (model,), None if one.harm is None else _standing(one, one.harm.breach))
+            for level in one.service_levels[: _MOST_SEGMENTS + 1]:
+                family = levels if level.segment is None else segments
+                labels = (model,) if level.segment is None else (model, level.segment)
+                if level.tolerance < 1.0 or level.breach:  # else it cannot break, whatever comes
+                    _add(family, labels, _standing(one, level.breach))
             _add(detectable, (model,), one.detectable_exceedance)
-        return [*points.values(), coverage, alarm, detectable]
+            _add(detection, (model,), self._board.seconds_to_detect(model))
+        alarms = (alarm, levels, segments, harm)
+        return [*points.values(), coverage, *alarms, detectable, detection]
 
     def _of_service(self) -> list[Family]:
         figures = self._board.figures()
         recalibrations = _counter("calidrift_recalibrations_total")
         for (model, state), jobs in figures.outcomes.items():
             recalibrations.add_metric((model, state.value), jobs)
+        revalidated = _gauge("calidrift_analyzer_revalidation_timestamp_seconds")
+        for model, (state, ended_ns) in figures.revalidations.items():
+            _add(revalidated, (model, state.value), ended_ns / 1e9)
         at_work = _gauge("calidrift_analyzer_open_jobs")
         for (model, state), jobs in figures.open_jobs.items():
             _add(at_work, (model, state.value), jobs)
@@ -101,7 +117,7 @@ class AnalyzerCollector(Collector):
             runs.add_metric((task.task, "done"), task.runs - task.failures)
         size = _gauge("calidrift_analyzer_store_bytes")
         _add(size, (), figures.store_bytes)
-        return [recalibrations, at_work, lag, rows, success, runs, size]
+        return [recalibrations, revalidated, at_work, lag, rows, success, runs, size]
 
 
 def analyzer_registry(board: Board) -> tuple[CollectorRegistry, JobDurations]:
@@ -130,6 +146,11 @@ def _alarm(assessment: ModelAssessment) -> float | None:
     ):
         return None
     return 0.0 if alarm_in_force(assessment) is None else 1.0
+
+
+def _standing(assessment: ModelAssessment, breach: object) -> float:
+    """1 while a breach of all traffic, a segment or harm stands; a mute of the model takes it."""
+    return 1.0 if breach is not None and assessment.muted is None else 0.0
 
 
 def _gauge(name: str) -> GaugeMetricFamily:

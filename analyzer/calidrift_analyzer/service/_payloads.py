@@ -7,7 +7,7 @@ is meant, by its label `model`; nothing of it is executed, imported or used as a
 from datetime import datetime
 from typing import Annotated, Final, Literal, final
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from calidrift_analyzer.records import JobKind
 
@@ -17,13 +17,22 @@ __all__ = [
     "FreezeOrder",
     "GrafanaGroup",
     "JobOrder",
+    "MarkOrder",
+    "MuteOrder",
     "Note",
     "RollbackOrder",
+    "UnmuteOrder",
 ]
 
 _MOST_ALERTS: Final = 1_000
 Text = Annotated[str, Field(max_length=4_096)]
 Name = Annotated[str, Field(max_length=256)]
+_LONGEST_SECONDS: Final = 366 * 86_400
+_ONE_LINE: Final = "^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*$"
+Line = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500, pattern=_ONE_LINE)
+]
+PointName = Annotated[str, Field(min_length=1, max_length=512)]
 Remark = Annotated[str, Field(max_length=500, pattern=r"^[^\x00-\x1f\x7f]*$")]
 
 
@@ -104,3 +113,43 @@ class FreezeOrder(BaseModel):
     note: Remark = ""
     frozen: bool
     model: Annotated[Name, Field(description="Empty for every model.")] = ""
+
+
+@final
+class MuteOrder(BaseModel):
+    """An order not to let alarms decide anything for a while."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: Name
+    point: Annotated[
+        PointName | None,
+        Field(description="A name, or a pattern with * and ?; left out for the whole model."),
+    ] = None
+    seconds: Annotated[float, Field(ge=60, le=_LONGEST_SECONDS, description="How long.")]
+    reason: Line
+
+
+@final
+class UnmuteOrder(BaseModel):
+    """An order to end mutes before their time."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: Name
+    point: Annotated[PointName | None, Field(description="As it was muted.")] = None
+    every: Annotated[bool, Field(description="All mutes of the model.")] = False
+    reason: Remark = ""
+
+
+@final
+class MarkOrder(BaseModel):
+    """An order to mark a moment."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: Name
+    text: Line
+    at: Annotated[
+        datetime | None, Field(description="Without an offset: UTC; left out for now.")
+    ] = None

@@ -10,17 +10,20 @@ from calidrift_agent._registry import VersionLayout, read_pointer
 from calidrift_agent.errors import RegistryError
 from calidrift_analyzer.config import AnalyzerConfig
 from calidrift_analyzer.errors import CalidriftError, ConfigurationError, NoDataError
-from calidrift_analyzer.jobs import LiveProgress, frozen_by, require_job
+from calidrift_analyzer.jobs import LiveProgress, require_job
 from calidrift_analyzer.records import (
     FreezeRow,
     JobRow,
     JobState,
+    Marker,
     ModelAssessment,
+    Mute,
     PointAssessment,
     alarm_in_force,
     read_record,
 )
 from calidrift_analyzer.service._paging import cursor_number, paged
+from calidrift_analyzer.service._together import Together
 from calidrift_analyzer.service._views import (
     FreezeView,
     JobDetail,
@@ -36,6 +39,7 @@ from calidrift_analyzer.store import Store
 
 __all__ = [
     "ViewContext",
+    "bare_assessment",
     "known_models",
     "latest_assessment",
     "require_model",
@@ -58,11 +62,43 @@ class ViewContext:
         live: How far the job at work is; `None` while there is none.
         latest: Moment (UTC nanoseconds) and newest assessment by model; those that this process
             has not made come from the store.
+        together: Assessments that were put together with mutes and markers before.
     """
 
     config: AnalyzerConfig
     live: LiveProgress | None = None
     latest: Mapping[str, tuple[int, ModelAssessment]] = field(default_factory=dict)
+    together: Together = field(default_factory=Together)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """What is asked about many models at once: switches, open jobs, mutes and markers."""
+
+    freezes: Mapping[str, FreezeRow]
+    jobs: Mapping[str, JobRow]
+    mutes: tuple[Mute, ...]
+    markers: tuple[Marker, ...]
+
+    @classmethod
+    def read(cls, store: Store, model: str | None = None) -> "_Said":
+        """Read it, of one model or of all."""
+        return cls(
+            freezes={row.model: row for row in store.jobs.freezes() if row.frozen},
+            jobs={job.model: job for job in reversed(store.jobs.open_jobs(model))},
+            mutes=store.annotations.active(model),
+            markers=store.annotations.markers(model),
+        )
+
+    def about(self, model: str) -> "_Said":
+        """Give what of it is about one model."""
+        return _Said(
+            self.freezes,
+            self.jobs,
+            tuple(one for one in self.mutes if one.model == model),
+            tuple(one for one in self.markers if one.model == model),
+        )
 
 
 def known_models(store: Store, config: AnalyzerConfig) -> tuple[str, ...]:
@@ -82,6 +118,22 @@ def require_model(store: Store, config: AnalyzerConfig, model: str) -> str:
     raise NoDataError(f"no model {model!r} is declared or was recorded; see /api/v1/models")
 
 
+def bare_assessment(
+    store: Store, context: ViewContext, model: str
+) -> tuple[int, ModelAssessment] | None:
+    """Give the newest assessment of a model as it was made, and when; `None` without one."""
+    found = context.latest.get(model)
+    if found is not None:
+        return found
+    kept = store.views.latest(model)
+    if kept is None:
+        return None
+    try:
+        return kept.created_ns, _assessment(kept.document)
+    except CalidriftError:
+        return None  # of another version; the next one replaces it
+
+
 def latest_assessment(
     store: Store, context: ViewContext, model: str
 ) -> tuple[int, ModelAssessment] | None:
@@ -89,22 +141,17 @@ def latest_assessment(
 
     `None` where there is none yet.
     """
-    found = context.latest.get(model)
+    found = bare_assessment(store, context, model)
     if found is None:
-        kept = store.views.latest(model)
-        if kept is None:
-            return None
-        try:
-            found = kept.created_ns, _assessment(kept.document)
-        except CalidriftError:
-            return None  # of another version; the next one replaces it
-    return found[0], store.annotations.annotate(found[1])
+        return None
+    mutes, markers = store.annotations.active(model), store.annotations.markers(model)
+    return found[0], context.together.of(found[1], mutes, markers)
 
 
 def view_models(store: Store, context: ViewContext) -> tuple[ModelOverview, ...]:
     """Tell about every model."""
-    names = known_models(store, context.config)
-    return tuple(view_model(store, context, name) for name in names)
+    names, said = known_models(store, context.config), _Said.read(store)
+    return tuple(_overview(store, context, name, said.about(name)) for name in names)
 
 
 def view_model(store: Store, context: ViewContext, model: str) -> ModelOverview:
@@ -113,19 +160,23 @@ def view_model(store: Store, context: ViewContext, model: str) -> ModelOverview:
     Raises:
         NoDataError: It is neither declared nor recorded.
     """
+    require_model(store, context.config, model)
+    return _overview(store, context, model, _Said.read(store, model))
+
+
+def _overview(store: Store, context: ViewContext, model: str, said: _Said) -> ModelOverview:
     config = context.config
-    require_model(store, config, model)
-    switch = frozen_by(store, model)
-    at_work = store.jobs.open_jobs(model)
+    switch = said.freezes.get("") or said.freezes.get(model)
+    at_work = said.jobs.get(model)
     always: dict[str, Any] = {
         "model": model,
         "declared": model in config.models,
         "mode": config.service.mode,
         "frozen": None if switch is None else view_freeze(switch),
         "version": _serving(config, model),
-        "job": _job(at_work[0], context.live) if at_work else None,
+        "job": None if at_work is None else _job(at_work, context.live),
     }
-    found = latest_assessment(store, context, model)
+    found = bare_assessment(store, context, model)
     if found is None:
         return ModelOverview(
             verdict=None,
@@ -133,7 +184,8 @@ def view_model(store: Store, context: ViewContext, model: str) -> ModelOverview:
             next_step="wait for the first assessment, or check state_dirs",
             **always,
         )
-    made_ns, assessment = found
+    made_ns = found[0]
+    assessment = context.together.of(found[1], said.mutes, said.markers)
     worst = assessment.points[0] if assessment.points else None
     alarm = alarm_in_force(assessment)
     coverage = assessment.request_coverage
@@ -182,7 +234,9 @@ def view_job(store: Store, context: ViewContext, job: int) -> JobDetail:
     """
     row = require_job(store, job)
     steps = store.jobs.steps(job)
-    documents = {step.state: json.loads(step.document) for step in steps if len(step.document) > 2}
+    documents: dict[JobState, dict[str, Any]] = {}
+    for step in steps:  # an approval has a document beside the report's, in the same state
+        documents.setdefault(step.state, {}).update(json.loads(step.document or "{}"))
     validated = (JobState.AWAITING_APPROVAL, JobState.REFUSED, JobState.CONFIRMED)
     reports = [documents[state].get("report") for state in validated if state in documents]
     return JobDetail(

@@ -17,21 +17,24 @@ from calidrift_analyzer.service._owner import StoreOwner
 from calidrift_analyzer.service._reading import ViewContext
 from calidrift_analyzer.service._schedule import Schedule, Task
 from calidrift_analyzer.service._tasks import Tasks
-from calidrift_analyzer.service._tokens import Tokens
+from calidrift_analyzer.service._together import Together
+from calidrift_analyzer.service._tokens import TokenFile
 
 __all__ = ["Service", "load_tokens"]
 
 _JOB_SECONDS: Final = 1e9
 
 
-def load_tokens(config: AnalyzerConfig) -> Tokens:
+def load_tokens(config: AnalyzerConfig) -> TokenFile:
     """Read the tokens, and refuse to be open to others without any.
+
+    They are read again when their file changes.
 
     Raises:
         ConfigurationError: They cannot be read, or there are none though others could ask.
     """
-    tokens = Tokens.load(config.service.tokens, service_tokens())
-    if not len(tokens) and config.service.host not in LOOPBACK:
+    tokens = TokenFile(config.service.tokens, service_tokens())
+    if not tokens.guarded and config.service.host not in LOOPBACK:
         raise ConfigurationError(
             f"the service would listen on {config.service.host} without any token, open to "
             "everybody; name a tokens file in [service], set CALIDRIFT_TOKENS, or listen on "
@@ -58,6 +61,7 @@ class Service:
         self.config = config
         self.gate = Gate(load_tokens(config), RateLimit(config.service.requests_per_minute))
         self.board = Board()
+        self._together = Together()
         self.registry: CollectorRegistry
         self._durations: JobDurations
         self.registry, self._durations = analyzer_registry(self.board)
@@ -79,7 +83,12 @@ class Service:
 
     def context(self) -> ViewContext:
         """Give what views need beside the store."""
-        return ViewContext(config=self.config, live=self.worker.live(), latest=self.board.latest())
+        return ViewContext(
+            config=self.config,
+            live=self.worker.live(),
+            latest=self.board.latest(),
+            together=self._together,
+        )
 
     def _job_ended(self, job: JobRow) -> None:
         self._durations.note(job.kind.value, (time.time_ns() - job.created_ns) / _JOB_SECONDS)

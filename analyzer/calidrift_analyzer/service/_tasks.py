@@ -1,6 +1,7 @@
 """What the service does by itself: ingest, assess, retention, re-validation."""
 
 import json
+import threading
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -57,6 +58,7 @@ class Tasks:
     worker: Worker
     board: Board
     _judged: dict[str, tuple[object, ...]] = field(default_factory=dict, init=False, repr=False)
+    _loaded: threading.Event = field(default_factory=threading.Event, init=False, repr=False)
 
     def ingest(self) -> str:
         """Read the state directories once."""
@@ -80,6 +82,7 @@ class Tasks:
             TaskFailedError: A model could not be judged; the others were.
         """
         models = [one.model for one in self.owner.run(lambda store: store.observed())]
+        before = dict(self._judged)
         failed = []
         for model in dict.fromkeys(models):
             try:
@@ -90,6 +93,7 @@ class Tasks:
                 failed.append(f"{model}: {error}")
                 continue
             self.board.put(assessment)
+        self._rest(idle=self._judged == before)
         self.refresh()
         if failed:
             raise TaskFailedError("; ".join(failed))
@@ -132,6 +136,14 @@ class Tasks:
         self.worker.wake()
         return "; ".join(ordered) or "nothing was promoted yet"
 
+    def _rest(self, *, idle: bool) -> None:
+        """Let go of what judging has read as soon as nothing comes any more."""
+        if not idle:
+            self._loaded.set()
+        elif self._loaded.is_set():
+            self._loaded.clear()
+            self.owner.run(lambda store: store.release_memory())
+
     def refresh(self) -> None:
         """Read what `/metrics` shows."""
         self.board.show(self.owner.run(_figures))
@@ -156,7 +168,8 @@ class Tasks:
         if _says_something_new(store, assessment, None if before is None else before[1]):
             store.outcomes.record_assessment(assessment, json.dumps(record_document(assessment)))
         alarm = alarm_in_force(assessment)
-        if contract is not None and alarm is not None and needs_action(assessment):
+        acts = self.config.service.own_alarms and contract is not None
+        if acts and alarm is not None and needs_action(assessment):
             order = Order(
                 model=model,
                 trigger=Trigger.ALARM,
@@ -190,6 +203,7 @@ def _figures(store: Store) -> Figures:
     return Figures(
         last_window_ns={model: last for model, (_, last) in store.views.windows().items()},
         outcomes=store.jobs.outcomes(),
+        revalidations=store.outcomes.revalidations(),
         open_jobs=dict(states),
         tasks=store.jobs.tasks(),
         store_bytes=store.path.stat().st_size,

@@ -2,7 +2,9 @@
 
 import hashlib
 import hmac
+import logging
 import re
+import threading
 import time
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -15,7 +17,15 @@ from typing import Any, Final, final
 from calidrift_analyzer.config import CALIDRIFT_TOKENS
 from calidrift_analyzer.errors import ConfigurationError
 
-__all__ = ["SIGNATURE_HEADER", "TIMESTAMP_HEADER", "Caller", "Scope", "Token", "Tokens"]
+__all__ = [
+    "SIGNATURE_HEADER",
+    "TIMESTAMP_HEADER",
+    "Caller",
+    "Scope",
+    "Token",
+    "TokenFile",
+    "Tokens",
+]
 
 SIGNATURE_HEADER: Final = "X-Grafana-Alerting-Signature"
 TIMESTAMP_HEADER: Final = "X-Grafana-Alerting-Timestamp"
@@ -23,6 +33,10 @@ _SKEW_SECONDS: Final = 300
 _LEAST_CHARACTERS: Final = 16
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _KEYS: Final = frozenset({"secret", "scopes", "expires", "hmac"})
+_YOUNG_NS: Final = 100_000_000
+"""A file that was written so short ago may be written again without looking different: clocks of
+file systems tick every few milliseconds."""
+_log = logging.getLogger(__name__)
 
 
 class Scope(StrEnum):
@@ -90,6 +104,11 @@ class Tokens:
     def __len__(self) -> int:
         return len(self._tokens)
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Tokens) and self._tokens == other._tokens
+
+    __hash__ = None  # type: ignore[assignment]
+
     @classmethod
     def load(cls, path: Path | None, variable: str) -> "Tokens":
         """Read the tokens of a file and of the environment.
@@ -139,6 +158,80 @@ class Tokens:
             if hmac.compare_digest(given, mac.hexdigest().encode()) and token.signs:
                 found = token
         return None if found is None or found.expired else Caller(found.name, found.scopes)
+
+
+@final
+class TokenFile:
+    """The tokens as their file has them now: read again when it has changed.
+
+    A file that is gone allows nothing any more. One that is there, but cannot be used (half
+    written, or open to others) changes nothing until it is put right: what it said last stays in
+    force, and the log says so once. Once there was a token, this never becomes a service without
+    any, which would let in everybody on this machine.
+
+    Args:
+        path: The file; `None` where there is none.
+        variable: What `CALIDRIFT_TOKENS` says; empty where it is not set.
+
+    Raises:
+        ConfigurationError: As `Tokens.load`.
+    """
+
+    def __init__(self, path: Path | None, variable: str) -> None:
+        self._path = path
+        self._variable = variable
+        self._lock = threading.Lock()
+        self._seen = _signature(path)
+        self._tokens = Tokens.load(path, variable)
+        self._guarded = len(self._tokens) > 0
+        self._complaint = ""
+
+    @property
+    def guarded(self) -> bool:
+        """Whether a token is needed: there is one, or there was one since the start."""
+        return self._guarded
+
+    def current(self) -> Tokens:
+        """Give the tokens of now; 2 us while the file is as it was."""
+        now = _signature(self._path)
+        if now != self._seen:
+            with self._lock:
+                if now != self._seen:
+                    self._read_again(now)
+        return self._tokens
+
+    def _read_again(self, now: tuple[int, ...] | None) -> None:
+        # Taken down before reading: whatever is written meanwhile is another change.
+        self._seen = now
+        try:
+            found = Tokens.load(self._path if now else None, self._variable)
+        except ConfigurationError as error:
+            self._complain(f"{error}; the tokens from before stay in force")
+            return
+        if found != self._tokens:
+            count = len(found)
+            _log.warning("the tokens file %s was read again: %d tokens", self._path, count)
+        self._tokens, self._guarded = found, self._guarded or len(found) > 0
+        self._complain("" if now else f"the tokens file {self._path} is gone; it allows nothing")
+
+    def _complain(self, sentence: str) -> None:
+        """Tell what is wrong now, once."""
+        if sentence and sentence != self._complaint:
+            _log.error("%s", sentence)
+        self._complaint = sentence
+
+
+def _signature(path: Path | None) -> tuple[int, ...] | None:
+    """What changes with a file; `None` where there is none, or nobody may look."""
+    if path is None:
+        return None
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    young = time.time_ns() - found.st_mtime_ns < _YOUNG_NS
+    times = (found.st_mtime_ns, found.st_ctime_ns)
+    return found.st_dev, found.st_ino, *times, found.st_size, int(young)
 
 
 def _file(path: Path) -> list[Token]:

@@ -18,7 +18,7 @@ from calidrift_analyzer.store._upkeep import Upkeep
 from calidrift_analyzer.store._views import (
     Kept,
     RemoteCapture,
-    SeriesRow,
+    SeriesColumns,
     SeriesSpan,
     Views,
 )
@@ -37,7 +37,7 @@ __all__ = [
     "RemoteCapture",
     "Retention",
     "RetentionReport",
-    "SeriesRow",
+    "SeriesColumns",
     "SeriesSpan",
     "Step",
     "Store",

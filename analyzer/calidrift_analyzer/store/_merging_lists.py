@@ -33,6 +33,7 @@ _OWN: Final = frozenset(
         "looks",
         "look_points",
         "look_segments",
+        "look_losses",
         "batches",
         "folds",
         # Work that belongs to the analyzer that does it: a second one must not go on with it.

@@ -1,12 +1,14 @@
 """What the stages decided: assessments with their alarms, validations, moves of the version."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, final
 
 from calidrift_analyzer.records import (
     AlarmRow,
     AssessmentRow,
+    JobState,
     ModelAssessment,
     ValidationRow,
     VersionRow,
@@ -116,3 +118,11 @@ class Outcomes:
             )
             for row in rows
         )
+
+    def revalidations(self) -> Mapping[str, tuple[JobState, int]]:
+        """Tell how the last re-validation of each model ended, and when (UTC nanoseconds).
+
+        One that was cancelled does not count: it found nothing out.
+        """
+        rows = self._connection.rows(query("job_revalidated"))
+        return {str(model): (JobState(state), int(ended)) for model, state, ended in rows}

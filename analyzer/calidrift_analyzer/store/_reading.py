@@ -123,7 +123,11 @@ def read_history(
         where = found.column("look").to_numpy(), _rows(found, index)
         units[where] = found.column("units").to_numpy()
         exceedances[where] = found.column("exceedances").to_numpy()
-        segments = _segments(connection.table(query("history_segments"), arguments))
+        counted = connection.rows(query("reference_segments_of"), {"profile": profile})
+        segments = _segments(
+            connection.table(query("history_segments"), arguments),
+            {str(name): int(units) for name, units in counted},
+        )
         compared = _compared(connection.table(query("history_compared"), arguments))
     return ModelHistory(
         model=model,
@@ -141,25 +145,32 @@ def read_history(
 
 
 def _compared(found: pa.Table) -> ComparedHistory | None:
-    """Comparisons with the reference model; losses in billionths become losses."""
+    """Comparisons with the reference model, in the order of looks."""
     if not found.num_rows:
         return None
-    counts = [
-        found.column(name).to_numpy().astype(np.int64)
-        for name in ("end_ns", "compared", "ranked", "agreed")
-    ]
-    losses = [found.column(name).to_numpy() / 1e9 for name in ("noise_ppb", "distance_ppb")]
-    return ComparedHistory(*counts, *losses)
+    return ComparedHistory(
+        *(
+            found.column(name).to_numpy().astype(np.int64)
+            for name in ("look", "compared", "ranked", "agreed", "noise_ppb")
+        )
+    )
 
 
-def _segments(found: pa.Table) -> tuple[SegmentHistory, ...]:
-    """Cut rows in the order of looks into one history per segment, the first to appear first."""
+def _segments(found: pa.Table, counted: Mapping[str, int]) -> tuple[SegmentHistory, ...]:
+    """Cut rows in the order of looks into one history per segment, the first to appear first.
+
+    Args:
+        found: The rows.
+        counted: Units of the reference by segment; empty where nobody counted them.
+    """
     names = np.array(found.column("segment").to_pylist(), dtype=object)
     looks, units, covered = (
         found.column(name).to_numpy().astype(np.int64) for name in ("look", "units", "covered")
     )
     return tuple(
-        SegmentHistory(name, looks[rows], units[rows], covered[rows])
+        SegmentHistory(
+            name, looks[rows], units[rows], covered[rows], counted.get(name, 0) if counted else None
+        )
         for name in dict.fromkeys(names.tolist())
         if (rows := np.flatnonzero(names == name)).size
     )

@@ -1,6 +1,7 @@
 """Random units of production out of the database, for a reference that is learned from them."""
 
 from collections import defaultdict
+from collections.abc import Mapping
 from typing import final
 
 import numpy as np
@@ -65,7 +66,36 @@ class References:
             windows=int(head["windows"]),
             coarse_windows=int(head["coarse_windows"]),
             points=self._points(),
+            segments=self._segments(int(head["units"]), int(head["compared"])),
         )
+
+    def put_segments(self, profile: str, segments: Mapping[str, int]) -> None:
+        """Keep how many units of a learned reference were of which segment; once for a profile.
+
+        Args:
+            profile: Digest of the profile with the reference.
+            segments: Units by segment; an empty name for those of none.
+        """
+        with self._connection.transaction():
+            for name, units in segments.items():
+                self._connection.rows(
+                    query("reference_segments_add"),
+                    {"profile": profile, "segment": name, "units": units},
+                )
+
+    def _segments(self, units: int, compared: int) -> dict[str, int] | None:
+        """Units by segment; None where agents did not count all of them.
+
+        They count a unit where it can be compared with a bound. One that they passed over would be
+        missing in its segment.
+        """
+        if not units or compared < units:
+            return None
+        found = {
+            str(name): int(n) for name, n in self._connection.rows(query("reference_segments"))
+        }
+        rest = compared - sum(count for name, count in found.items() if name)
+        return {**found, "": max(0, rest)}
 
     def _points(self) -> tuple[PointUnits, ...]:
         cells = _cells(self._connection.table(query("reference_cells"), {}))

@@ -8,8 +8,8 @@ what a cumulative state file is compared with, and what makes ingest exactly onc
 assessments that repeat the verdict before them are deleted, once older than `minutes`.
 
 The looks of sequential tests are joined by the hour of arrival when their windows move. They are
-not joined across landmarks (where the evidence of a point was largest, crossed its threshold, or
-was lowest before that), so cumulated counts at these looks, and hence every alarm and the largest
+not joined across landmarks (where some evidence was largest, crossed its threshold, or was lowest
+before that), so cumulated counts and losses at these looks, and hence every alarm and the largest
 evidence, are what they were. The looks kept are a part of the looks made: a test that is valid at
 all of them is valid at these. What does change: a renewable alarm counts looks, so its alarms in
 the joined part may be fewer and stand at other moments, and seasons count a joined look for the
@@ -211,7 +211,7 @@ def _fold_portion(connection: Connection, step: _Step, span_ns: tuple[int, int])
         )
         if step.source == 0:
             connection.rows(query("look_choose"), {"hour": _HOUR})
-            for name in ("look_heads", "look_points", "look_segments"):
+            for name in ("look_heads", "look_points", "look_segments", "look_losses"):
                 connection.rows(query(name))
         for name in ("fold_heads", "fold_points", "fold_segments"):
             connection.rows(query(name), tier)

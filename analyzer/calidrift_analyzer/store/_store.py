@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self, final
+from typing import Final, Self, final
 
 from calidrift_agent._profile import CalibrationProfile
 from calidrift_agent._state import StateMeta, Window
@@ -32,6 +32,8 @@ from calidrift_analyzer.store._views import Views
 from calidrift_analyzer.store._writing import Writer
 
 __all__ = ["Store"]
+
+_LEAST_MEMORY: Final = "16MB"
 
 
 @final
@@ -94,6 +96,17 @@ class Store:
     def close(self) -> None:
         """Close the database and let other processes have it. A second call does nothing."""
         self._connection.close()
+
+    def release_memory(self) -> None:
+        """Give back the memory that holds blocks of the file; later reads fetch them again.
+
+        DuckDB keeps what it has read, up to four fifths of the machine's memory. Lowering its limit
+        for a moment lets go of all that no query uses.
+        """
+        try:
+            self._connection.rows(f"SET memory_limit = '{_LEAST_MEMORY}'")
+        finally:
+            self._connection.rows("RESET memory_limit")
 
     def next_batch(self) -> int:
         """Give the number of a new collect run; sequential tests look at runs in this order."""

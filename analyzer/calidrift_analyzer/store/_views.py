@@ -13,7 +13,7 @@ from calidrift_agent._vocabulary import CaptureKind, Instrument
 from calidrift_analyzer.store._connection import Connection
 from calidrift_analyzer.store._sql import query
 
-__all__ = ["Kept", "RemoteCapture", "SeriesRow", "SeriesSpan", "Views"]
+__all__ = ["Kept", "RemoteCapture", "SeriesColumns", "SeriesSpan", "Views"]
 
 _KINDS: Final = frozenset({"assessments", "selections", "validations", "versions"})
 
@@ -96,29 +96,31 @@ class SeriesSpan:
 
 
 @final
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SeriesRow:
-    """One point in one slice of time; slices in which nothing was recorded have no row.
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class SeriesColumns:
+    """Points in slices of time, as columns; slices in which nothing was recorded have no row.
 
     Attributes:
-        point: Name of the point.
-        start_ns: Start of the slice, UTC nanoseconds.
-        units: Units of inference in it.
-        exceedances: Those of them above the observed bound.
-        clipped_energy: Squared distance to the clip range, summed.
-        energy: Squares, summed.
-        lowest: Smallest value.
-        highest: Largest value.
+        names: Names of points.
+        point: Place among the names, (R,) int64; rows ascend by name and then by time.
+        start_ns: Start of the slice, UTC nanoseconds, (R,) int64.
+        units: Units of inference in it, (R,) int64.
+        exceedances: Those of them above the observed bound, (R,) int64.
+        clipped_energy: Squared distance to the clip range, summed, (R,) float64.
+        energy: Squares, summed, (R,) float64.
+        lowest: Smallest value, (R,) float64.
+        highest: Largest value, (R,) float64.
     """
 
-    point: str
-    start_ns: int
-    units: int
-    exceedances: int
-    clipped_energy: float
-    energy: float
-    lowest: float
-    highest: float
+    names: tuple[str, ...]
+    point: NDArray[np.int64]
+    start_ns: NDArray[np.int64]
+    units: NDArray[np.int64]
+    exceedances: NDArray[np.int64]
+    clipped_energy: NDArray[np.float64]
+    energy: NDArray[np.float64]
+    lowest: NDArray[np.float64]
+    highest: NDArray[np.float64]
 
 
 @final
@@ -176,14 +178,12 @@ class Views:
                 "limit": limit,
             },
         )
-        names = (
-            *("name", "process", "model", "profile", "kind", "captured_ns", "segment", "size"),
-            "here",
-        )
-        return tuple(
-            RemoteCapture(**{**dict(zip(names, row, strict=True)), "kind": CaptureKind(row[4])})
-            for row in rows
-        )
+        return tuple(_capture(row) for row in rows)
+
+    def remote_captures(self, process: str) -> tuple[RemoteCapture, ...]:
+        """List what lies captured beside another process, as it was listed last; oldest first."""
+        rows = self._connection.rows(query("remote_captures"), {"process": process})
+        return tuple(_capture(row) for row in rows)
 
     def put_remote_captures(
         self, process: str, model: str, captures: Sequence[RemoteCapture]
@@ -207,35 +207,37 @@ class Views:
             )
             self._connection.insert("remote_captures", table)
 
-    def series(self, span: SeriesSpan) -> tuple[SeriesRow, ...]:
+    def series(self, span: SeriesSpan) -> SeriesColumns:
         """Give points by slices of time, by point and then by time."""
-        rows = self._connection.rows(query("series"), span.parameters())
-        return tuple(
-            SeriesRow(
-                point=row[0],
-                start_ns=row[1] * span.step_ns,
-                units=row[2],
-                exceedances=row[3],
-                clipped_energy=row[4],
-                energy=row[5],
-                lowest=row[6],
-                highest=row[7],
-            )
-            for row in rows
+        table = self._connection.table(query("series"), span.parameters())
+        coded = table["point"].combine_chunks().dictionary_encode()
+        columns = {name: table[name].to_numpy() for name in table.column_names[2:]}
+        return SeriesColumns(
+            names=tuple(coded.dictionary.to_pylist()),
+            point=coded.indices.to_numpy(zero_copy_only=False).astype(np.int64),
+            start_ns=table["slice"].to_numpy() * span.step_ns,
+            **columns,
         )
 
     def series_cells(self, span: SeriesSpan) -> dict[tuple[str, int], NDArray[np.int64]]:
         """Give the merged cells of each point and slice that has any, by name and start."""
         table = self._connection.table(query("series_cells"), span.parameters())
-        points, slices = table["point"].to_pylist(), table["slice"].to_pylist()
-        cells = table["cell"].to_numpy()
+        if not table.num_rows:
+            return {}
+        coded = table["point"].combine_chunks().dictionary_encode()
+        names, codes = coded.dictionary.to_pylist(), coded.indices.to_numpy(zero_copy_only=False)
+        slices, cells = table["slice"].to_numpy(), table["cell"].to_numpy()
         counts = table["count"].to_numpy()
+        changed = (np.diff(codes) != 0) | (np.diff(slices) != 0)
+        ends = [*(np.flatnonzero(changed) + 1).tolist(), len(cells)]
         found: dict[tuple[str, int], NDArray[np.int64]] = {}
-        for row, key in enumerate(zip(points, slices, strict=True)):
-            place = (key[0], key[1] * span.step_ns)
-            if place not in found:
-                found[place] = np.zeros(CELLS, np.int64)
-            found[place][cells[row]] = counts[row]
+        start = 0
+        for end in ends:
+            one = found[(names[codes[start]], int(slices[start]) * span.step_ns)] = np.zeros(
+                CELLS, np.int64
+            )
+            one[cells[start:end]] = counts[start:end]
+            start = end
         return found
 
     def profile_text(self, digest: str) -> str | None:
@@ -247,6 +249,12 @@ class Views:
         """Give by model how many records there are and when the last one ended."""
         rows = self._connection.rows(query("store_rows"))
         return {str(model): (int(windows), int(last)) for model, windows, last in rows}
+
+
+def _capture(row: tuple[Any, ...]) -> RemoteCapture:
+    names = ("name", "process", "model", "profile", "kind", "captured_ns", "segment", "size")
+    fields = dict(zip((*names, "here"), row, strict=True))
+    return RemoteCapture(**{**fields, "kind": CaptureKind(row[4])})
 
 
 def _kept(row: tuple[Any, ...]) -> Kept:

@@ -60,6 +60,7 @@ def test_a_name_can_be_taken_once():
 def test_the_installed_analyzer_brings_its_commands():
     assert [one.name for one in joined() if one.extra] == [
         "demo",
+        "demo-stack",
         "calibrate",
         "reference",
         "status",

@@ -25,7 +25,11 @@ PUBLIC = {
     "calidrift_clipped_energy_ratio": ("model", "point"),
     "calidrift_drift_evidence": ("model", "point"),
     "calidrift_drift_alarm": ("model",),
+    "calidrift_service_level_alarm": ("model",),
+    "calidrift_segment_alarm": ("model", "segment"),
+    "calidrift_harm_alarm": ("model",),
     "calidrift_detectable_exceedance_ratio": ("model",),
+    "calidrift_detection_seconds": ("model",),
     "calidrift_recalibrations_total": ("model", "outcome"),
     "calidrift_reference_compared_total": ("model",),
     "calidrift_reference_sqnr_db": ("model",),
@@ -34,7 +38,7 @@ PUBLIC = {
 }
 LABELS = {
     *("model", "point", "rail", "kind", "outcome", "stage", "reason", "task"),
-    *("version", "instrument", "strategy", "state"),
+    *("version", "instrument", "strategy", "state", "segment"),
 }
 
 
@@ -69,6 +73,7 @@ def test_agent_and_analyzer_report_on_themselves():
         "calidrift_analyzer_task_runs_total",
         "calidrift_analyzer_task_last_success_timestamp_seconds",
         "calidrift_analyzer_store_bytes",
+        "calidrift_analyzer_revalidation_timestamp_seconds",
     } <= names
 
 

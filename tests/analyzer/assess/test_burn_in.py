@@ -8,7 +8,7 @@ import pytest
 from calidrift_agent._profile import ReferenceOrigin
 from calidrift_agent._state import SegmentCount
 from calidrift_agent._vocabulary import CountColumn, ReferenceSource, RequestColumn, ValueColumn
-from calidrift_analyzer.assess import assess_stored
+from calidrift_analyzer.assess import AssessRules, assess_stored
 from calidrift_analyzer.records import BurnIn, Verdict, needs_action
 
 PROVISIONAL = ReferenceOrigin(source=ReferenceSource.PROVISIONAL)
@@ -218,6 +218,106 @@ def test_a_segment_alone_raises_it_too(promoted):
     assert broken == ["night"]
     assert found.verdict is Verdict.DRIFTED_HARMFUL
     assert [point.name for point in found.points if point.alarm] == ["b:input"]
+
+
+def in_the_burn_in(bench, values, night):
+    """Windows of 100 units of two points; `night`: which of them are of that segment."""
+    bounds = [one.observed_bound.value for one in bench.profile.points.values()]
+    windows = []
+    for number in range(len(night) // 100):
+        part = slice(number * 100, number * 100 + 100)
+        mine = [one[part] for one in values]
+        window = bench.traffic.unit_window(number, mine, bounds)
+        pairs = zip(mine, bounds, strict=True)
+        inside = np.all([np.abs(one).max(axis=1) <= bound for one, bound in pairs], axis=0)
+        segments = tuple(
+            SegmentCount(name, int(chosen.sum()), int((chosen & inside).sum()))
+            for name, chosen in (("day", ~night[part]), ("night", night[part]))
+        )
+        windows.append(replace(window, segments=segments))
+    bench.store.ingest(bench.meta, windows, batch=bench.store.next_batch())
+    bench.store.put_profile(bench.profile)
+
+
+def leave(bench, values, units, point):
+    """Let some units leave the provisional bound of a point by a hair."""
+    name = POINTS[point]
+    values[point][units, 0] = bench.profile.points[name].observed_bound.value * 1.01
+
+
+def test_a_broken_segment_names_no_point_that_it_may_not_be_about(promoted):
+    """By night units leave b; by day as many leave a, which is tolerated by day."""
+    bench = promoted()
+    bench.calibrate({name: bench.normal(4_000, elements=8) for name in POINTS})
+    bench.profile = replace(bench.profile, reference=PROVISIONAL)
+    bench.meta = replace(bench.meta, profile=bench.profile.digest)
+    values = [bench.normal(10_000, elements=8) * 0.4 for _ in POINTS]
+    place = np.arange(10_000)
+    night = place % 100 < 2
+    leave(bench, values, night & (place % 200 < 100), 1)  # 100 of 200
+    leave(bench, values, place % 100 == 50, 0)  # 100 of 9,800
+    in_the_burn_in(bench, values, night)
+    found = bench.assess(tolerance=0.02)
+    broken = [level.segment for level in found.service_levels if level.breach]
+    assert broken == ["night"]
+    assert [point.name for point in found.points if point.alarm] == []
+    assert found.verdict is Verdict.LEARNING
+    assert found.sentence.startswith("segment night breaks the service level since ")
+    assert "100 of 200 units left a range" in found.sentence
+    assert found.next_step.startswith(
+        "look with `calidrift coverage` which points the traffic of segment night leaves"
+    )
+    assert found.next_step.endswith("`calidrift reference learn --force` makes it the reference")
+
+
+def test_the_point_that_alone_accounts_for_a_broken_segment_is_named(promoted):
+    bench = promoted()
+    bench.calibrate({name: bench.normal(4_000, elements=8) for name in POINTS})
+    bench.profile = replace(bench.profile, reference=PROVISIONAL)
+    bench.meta = replace(bench.meta, profile=bench.profile.digest)
+    values = [bench.normal(10_000, elements=8) * 0.4 for _ in POINTS]
+    place = np.arange(10_000)
+    night = place % 100 < 2
+    leave(bench, values, night & (place % 200 < 100), 1)
+    leave(bench, values, place % 1_000 == 50, 0)  # 10: 90 of the 100 must have left b
+    in_the_burn_in(bench, values, night)
+    found = assess_stored(bench.store, "net", rules=AssessRules(tolerance=0.02))
+    assert [point.name for point in found.points if point.alarm] == ["b:input"]
+    assert found.sentence.startswith(
+        "segment night (2 % of the traffic; the rest is in order) left"
+    )
+
+
+def test_what_many_points_break_together_names_none_of_them(promoted):
+    """0.8 % of the units leave a, 0.8 % others leave b: 1.6 % in all, and 1 % is tolerated."""
+    bench = promoted()
+    values = [bench.normal(20_000, elements=8) * 0.4 for _ in POINTS]
+    place = np.arange(20_000)
+    leave(bench, values, place % 125 == 0, 0)
+    leave(bench, values, place % 125 == 60, 1)
+    in_the_burn_in(bench, values, np.zeros(20_000, bool))
+    found = bench.assess()
+    assert [level.segment for level in found.service_levels if level.breach] == [None]
+    assert all(point.alarm is None for point in found.points)
+    assert found.verdict is Verdict.LEARNING
+    assert found.sentence.startswith("all traffic breaks the service level since ")
+    assert not needs_action(found)
+
+
+def test_a_segment_that_was_always_wider_does_not_alarm_in_the_burn_in(promoted):
+    bench = promoted()
+    place = np.arange(10_000)
+    night = place % 50 == 0
+    values = [bench.normal(10_000) * np.where(night, 1.5, 1.0)[:, None] for _ in POINTS]
+    bench.calibrate({name: one[:512] for name, one in zip(POINTS, values, strict=True)})
+    bench.profile = replace(bench.profile, reference=PROVISIONAL)
+    bench.meta = replace(bench.meta, profile=bench.profile.digest)
+    in_the_burn_in(bench, values, night)
+    found = bench.assess()
+    assert found.segments[0].name == "night"
+    assert found.segments[0].coverage.estimate < 0.95  # far more than 1 % of it leave
+    assert not any(level.breach for level in found.service_levels)
+    assert found.verdict is Verdict.LEARNING
 
 
 def test_windows_of_an_older_agent_ask_for_an_update(promoted):

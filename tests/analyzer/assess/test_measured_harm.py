@@ -12,7 +12,7 @@ from scipy import integrate
 from calidrift_agent._vocabulary import RequestColumn
 from calidrift_analyzer.assess import AssessRules
 from calidrift_analyzer.assess._measured_harm import (
-    harm_moments,
+    harm_looks,
     measured_harm,
     since_drift,
 )
@@ -30,15 +30,14 @@ def history(units, lost, *, ranked=True) -> ModelHistory:
     end_ns = np.arange(1, units.size + 1, dtype=np.int64) * SECOND
     none = np.zeros(0, np.int64)
     compared = ComparedHistory(
-        end_ns=end_ns,
+        looks=np.arange(units.size),
         compared=units,
         ranked=units if ranked else units * 0,
         agreed=units - lost.astype(np.int64) if ranked else units * 0,
-        noise=lost,
-        distance=lost * 0,
+        noise_ppb=units * 0 if ranked else (lost * 1e9).astype(np.int64),
     )
     empty = np.zeros((0, 0), np.int64)
-    return ModelHistory("net", "p", (), none, none, none, none, empty, empty, compared=compared)
+    return ModelHistory("net", "p", (), end_ns, none, none, none, empty, empty, compared=compared)
 
 
 @pytest.mark.parametrize(("total", "units"), [(0.4, 3), (2.75, 20), (30.3, 400)])
@@ -164,8 +163,8 @@ def test_the_breach_is_the_first_look_that_passes():
     assert found.mean.estimate == pytest.approx(40 / 300)
     assert found.log10_evidence == pytest.approx(float(sums.max()) / math.log(10))
     assert not found.within
-    assert harm_moments(history(units, lost), RULES) == (found.breach.end_ns, 30 * SECOND)
-    later = since_drift(history(units, lost), 20 * SECOND)
+    assert harm_looks(history(units, lost), RULES) == (first, 29)
+    later = since_drift(history(units, lost), 19)
     assert later.estimate == pytest.approx(0.4)
     # Bounds of the drifted part do not hold the diluted mean of all.
     assert later.low > found.mean.estimate
@@ -176,7 +175,7 @@ def test_a_tolerable_loss_is_known_to_be_tolerable_after_some_units():
     assert found.breach is None
     assert found.within
     assert not measured_harm(history([20], [0]), RULES).within
-    assert harm_moments(history([500], [5]), RULES) == ()
+    assert harm_looks(history([500], [5]), RULES) == ()
 
 
 def test_without_classes_the_noise_is_the_loss():
@@ -189,17 +188,23 @@ def test_without_classes_the_noise_is_the_loss():
     assert quiet.breach is None
 
 
-def mixed(ranked):
+def mixed(bench, ranked):
     """Windows of 20 units with noise of 40 %; so many of each have classes, and these agree."""
-    found = history([20] * len(ranked), [8.0] * len(ranked), ranked=False)
-    classes = np.array(ranked, np.int64)
-    return replace(found, compared=replace(found.compared, ranked=classes, agreed=classes))
+    bench.calibrate({"a:input": bench.normal(64)})
+    bounds = [bench.profile.points["a:input"].observed_bound.value]
+    windows = []
+    for number, classes in enumerate(ranked):
+        window = bench.traffic.unit_window(number, [bench.normal(20)], bounds)
+        window.requests[COMPARED] = (20, classes, classes, 8 * 10**9, 0)
+        windows.append(window)
+    bench.store.ingest(bench.meta, windows, batch=bench.store.next_batch())
+    return bench.store.history("net", bench.profile.digest)
 
 
 @pytest.mark.parametrize("late", [1, 20])
-def test_a_breach_by_noise_stays_when_outputs_with_classes_come(late):
-    before = measured_harm(mixed([0] * 20), RULES)
-    after = measured_harm(mixed([0] * 20 + [late]), RULES)
+def test_a_breach_by_noise_stays_when_outputs_with_classes_come(bench, late):
+    before = measured_harm(mixed(bench, [0] * 20), RULES)
+    after = measured_harm(mixed(bench, [0] * 20 + [late]), RULES)
     assert before.loss is after.loss is HarmLoss.NOISE
     assert before.breach == after.breach
     assert after.units == 420
@@ -207,11 +212,14 @@ def test_a_breach_by_noise_stays_when_outputs_with_classes_come(late):
     assert after.log10_evidence >= before.log10_evidence
 
 
-def test_windows_of_both_losses_are_not_joined():
-    moments = harm_moments(mixed([0, 0, 20, 20, 0]), RULES)
-    assert {2 * SECOND, 4 * SECOND} <= set(moments)
-    assert measured_harm(mixed([20, 20, 0]), RULES).loss is HarmLoss.DISAGREEMENT
-    assert len(harm_moments(mixed([0, 20] * 200), RULES)) <= 66
+def test_each_window_counts_by_its_own_outputs(bench):
+    found = mixed(bench, [20, 20, 1, 0]).compared
+    assert found.looks.tolist() == [0, 1, 2, 3]
+    assert found.compared.tolist() == [20] * 4
+    assert found.ranked.tolist() == found.agreed.tolist() == [20, 20, 0, 0]
+    assert found.noise_ppb.tolist() == [0, 0, 8 * 10**9, 8 * 10**9]
+    harm = measured_harm(mixed(bench, [20, 20, 0]), RULES)
+    assert (harm.loss, harm.total) == (HarmLoss.DISAGREEMENT, 8.0)
 
 
 def test_answers_compared_before_a_drift_say_nothing_about_it(bench):
@@ -230,8 +238,8 @@ def test_nothing_compared_is_no_answer():
     none = replace(history([1], [0]), compared=None)
     assert measured_harm(none, RULES) is None
     assert since_drift(none, 0) is None
-    assert harm_moments(none, RULES) == ()
-    assert since_drift(history([1], [0]), 10 * SECOND) is None
+    assert harm_looks(none, RULES) == ()
+    assert since_drift(history([1], [0]), 10) is None
 
 
 def send(bench, values, scale, wrong, windows=2):
@@ -253,9 +261,8 @@ def test_comparisons_come_back_from_the_store(bench):
     found = bench.store.history("net", bench.profile.digest).compared
     assert found.compared.tolist() == found.ranked.tolist() == [50, 50]
     assert found.agreed.tolist() == [35, 35]
-    assert found.noise.tolist() == [0.5, 0.5]
-    assert found.distance.tolist() == [0.1, 0.1]
-    assert (np.diff(found.end_ns) > 0).all()
+    assert found.noise_ppb.tolist() == [0, 0]  # all outputs have classes
+    assert found.looks.tolist() == [0, 1]
 
 
 def test_measured_harm_makes_a_drift_harmful_whatever_is_predicted(bench):

@@ -10,6 +10,7 @@ from scipy import integrate, special, stats
 from calidrift_analyzer.assess._tolerance import (
     confidence_sequence,
     log_tolerance_evidence,
+    lower_shares,
     reference_tolerance,
     units_to_breach,
 )
@@ -141,7 +142,7 @@ def test_no_units_have_no_bounds():
 def test_a_reference_keeps_what_it_promises(points, rank, units):
     """Simulated with independent points, the worst case up to overlaps."""
     rng = np.random.default_rng(points)
-    promised = reference_tolerance(points, rank, units)
+    promised = reference_tolerance(points * rank, units)
     outside = []
     for _ in range(2000):
         # Uniform values: a bound at u leaves 1 - u outside; independent points multiply.
@@ -152,8 +153,94 @@ def test_a_reference_keeps_what_it_promises(points, rank, units):
     assert float((np.array(outside) <= promised / 2).mean()) < 0.9  # and not for nothing
 
 
+def shares_outside(rng, points, units, runs):
+    """Share of new units outside some bound, over reference sets.
+
+    Args:
+        points: For each the rank of its bound, and the chance that a unit reaches it.
+    """
+    found = []
+    for _ in range(runs):
+        inside = 1.0
+        for rank, chance in points:
+            came = rng.binomial(units, chance)
+            if came < rank:
+                continue  # such a point has no bound
+            # Uniform values of those that came: the k-th largest leaves Beta(k, m + 1 - k) outside.
+            inside *= 1.0 - chance * rng.beta(rank, came + 1 - rank)
+        found.append(1.0 - inside)
+    return np.array(found)
+
+
+UNEVEN = [(1, 1.0)] * 6 + [(11, 1.0), (4, 0.5), *[(1, 0.02)] * 3]
+"""Ranks above 1, and points that one unit in fifty reaches."""
+
+
+def test_ranks_add_up_and_points_that_are_rarely_reached_count_as_one(record_property):
+    rng = np.random.default_rng(8)
+    units, blocks = 400, sum(rank for rank, _ in UNEVEN)
+    promised = reference_tolerance(blocks, units)
+    outside = shares_outside(rng, UNEVEN, units, 3000)
+    kept = float((outside <= promised).mean())
+    record_property("kept", kept)
+    assert kept >= 0.945
+    assert float((outside <= 0.7 * promised).mean()) < 0.9  # and not for nothing
+    # Planted mutants: one block for each point; and one block less for each rank.
+    assert float((outside <= reference_tolerance(len(UNEVEN), units)).mean()) < 0.6
+    fewer = sum(max(1, rank - 1) for rank, _ in UNEVEN)
+    assert float((outside <= reference_tolerance(fewer, units)).mean()) < 0.94
+    # What was promised by the largest rank and the fewest units of any point: nothing.
+    assert reference_tolerance(len(UNEVEN) * 11, 8) == 1.0
+
+
+def test_only_rare_points_keep_the_promise_as_well():
+    rng = np.random.default_rng(9)
+    points = [(1, 0.01)] * 4
+    outside = shares_outside(rng, points, 300, 3000)
+    assert float((outside <= reference_tolerance(4, 300)).mean()) >= 0.945
+
+
+def test_evidence_falls_as_the_tolerance_grows():
+    """Claim 9 of the README, on a grid: wherever it is above 1."""
+    tolerances = np.linspace(0.002, 0.998, 499)
+    risen = 0
+    for units in (1, 2, 7, 60, 900):
+        for above in sorted({0, 1, units // 20, units // 3, units}):
+            counts = np.full(tolerances.shape, above)
+            found = log_tolerance_evidence(counts, np.full(tolerances.shape, units), tolerances)
+            alone = [float(log_tolerance_evidence(above, units, one)) for one in (0.002, 0.998)]
+            assert found[[0, -1]].tolist() == pytest.approx(alone)
+            falls = found[1:] <= found[:-1] + 1e-12
+            assert falls[found[:-1] > 0.0].all(), (above, units)
+            assert (found[tolerances >= above / units] <= 1e-12).all()
+            risen += int((~falls).sum())
+    assert risen > 0  # below 1 it may rise: the condition is needed
+
+
+def test_lower_shares_are_those_of_the_confidence_sequence():
+    counts, totals = np.array([0, 1, 7, 200, 30]), np.array([5, 1, 400, 10_000, 30])
+    found = lower_shares(counts, totals, 0.01)
+    for share, count, total in zip(found, counts.tolist(), totals.tolist(), strict=True):
+        assert share == pytest.approx(confidence_sequence(count, total, 0.01).low, abs=1e-12)
+    assert found[0] == 0.0
+    assert lower_shares([0], [0], 0.01).tolist() == [0.0]
+
+
+def test_lower_shares_are_below_the_share_at_all_looks_together():
+    rng = np.random.default_rng(10)
+    missed = alone = 0
+    totals = np.arange(1, 801)
+    for _ in range(200):
+        counts = np.cumsum(rng.random(800) < 0.02)
+        missed += bool((lower_shares(counts, totals, 0.05) > 0.02).any())
+        spread = np.sqrt(0.02 * 0.98 / totals)
+        alone += bool((counts / totals - 1.645 * spread > 0.02)[99:].any())
+    assert missed / 200 <= 0.05
+    assert alone / 200 > 0.15  # planted mutant: bounds for one look, looked at for ever
+
+
 def test_a_small_reference_promises_nothing():
-    assert reference_tolerance(50, 2, 64) == 1.0
+    assert reference_tolerance(100, 64) == 1.0
 
 
 def test_units_to_breach_is_where_the_evidence_passes():

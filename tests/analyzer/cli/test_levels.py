@@ -79,6 +79,31 @@ def test_a_narrow_line_leaves_the_long_figures_out():
     assert "BROKEN since 2027-01-15 08:00:00 UTC (5 of 100 units then)" in narrow
 
 
+def test_what_is_tolerated_of_single_segments_is_told():
+    calm = replace(LEVEL, breach=None, changes_ns=())
+    segments = (
+        replace(calm, segment="rare", tolerance=1.0),
+        replace(calm, segment="night", tolerance=0.085, reference_units=30),
+        replace(calm, segment="new", tolerance=0.4),
+        replace(calm, segment="day", reference_units=479),
+    )
+    model = replace(MODEL, service_levels=(LEVEL, *segments))
+    for wide in (True, False):
+        assert list(level_lines(model, wide=wide))[1:] == [
+            "tolerated of single segments: day 1 %, night 8.5 % (30 reference units), new 40 %, "
+            "rare any share"
+        ]
+    few = replace(MODEL, service_levels=(LEVEL, segments[-1]))
+    assert len(list(level_lines(few, wide=False))) == 1  # as declared: nothing to tell
+    assert list(level_lines(few))[1:] == ["tolerated of single segments: day 1 %"]
+    many = tuple(replace(calm, segment=f"s{number}") for number in range(10))
+    (line,) = list(level_lines(replace(MODEL, service_levels=(LEVEL, *many))))[1:]
+    assert line.endswith("s7 1 %, and 2 more: --json")
+    nothing = replace(calm, tolerance=1.0, reference_units=3)
+    (line,) = level_lines(replace(MODEL, service_levels=(nothing,)), wide=False)
+    assert "tolerated: any share (the reference is too small to promise less)" in line
+
+
 def test_noise_and_what_would_be_found():
     assert harm_line(HARM) == (
         "measured beside FP32: noise of 0.1 % of the signal in the outputs, between 0 % and 1 % at "

@@ -277,7 +277,9 @@ def one_segment(scene):
 def one_small_segment(scene):
     """So few that no point alarms, and more of that segment than is tolerated."""
     scene.calibrate(512)
-    scene.serve_segments(4, [0.9, 0.9, 4.0], day=196)
+    scene.serve_segments(12, [0.9, 0.9, 4.0], day=196)
+    with Store.open(scene.shop.root / "x.duckdb") as store:
+        store.references.put_segments(scene.profile.digest, {"day": 412, "night": 100})
 
 
 def answers(wrong: int, of=50):

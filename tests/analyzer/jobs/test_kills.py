@@ -16,6 +16,7 @@ DEADLINE = 120.0
 # Each row is one life of a job: killed at every one of these places in turn.
 LIVES = {
     "states": ("queued", "selecting", "validating", "awaiting_approval"),
+    "recalibration": ("recalibrating",),
     "promotion": ("publish", "switch"),
     "record": ("not yet recorded",),
 }

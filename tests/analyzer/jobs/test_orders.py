@@ -108,6 +108,20 @@ def test_the_cool_down_ends(bench):
     assert ask(bench, key="b").new
 
 
+@pytest.mark.parametrize(
+    ("seconds", "refused"), [(365 * 86_400, False), (60, True)], ids=["a year", "a minute"]
+)
+def test_a_clock_that_was_set_back_makes_nobody_wait_for_it(seconds, refused, bench, monkeypatch):
+    bench.told(cool_down_seconds=3_600.0)
+    right = time.time_ns
+    with monkeypatch.context() as wrong:
+        wrong.setattr(time, "time_ns", lambda: right() + seconds * 10**9)
+        ask(bench)
+        end(bench, 1)
+
+    assert ask(bench, key="b").refused is refused
+
+
 def test_a_job_that_never_began_counts_for_no_cool_down_and_no_cap(bench):
     bench.told(cool_down_seconds=3_600.0, daily_cap=1)
     ask(bench)

@@ -15,6 +15,8 @@ from calidrift_analyzer.records import (
     GateName,
     JobKind,
     JobState,
+    Marker,
+    Mute,
     Trigger,
     record_document,
 )
@@ -100,6 +102,32 @@ def test_without_captures_the_calibration_set_stands_alone(work, recorded):
     assert result.document["profile"] == recorded.digest
     assert result.document["verdict"] == "drifted_harmful"
     assert (result.document["samples"], result.document["selection"]) == ([], None)
+
+
+def test_what_people_muted_and_marked_stands_beside_what_is_selected(work, recorded, bench):
+    """The assessment of a job is the one that `status` shows."""
+    now = time.time_ns()
+    bench.store.annotations.mute(
+        Mute(
+            model="net",
+            point="a:*",
+            created_ns=now,
+            until_ns=now + 3_600 * 10**9,
+            reason="a new camera",
+            author="eve",
+        )
+    )
+    bench.store.annotations.mark(
+        Marker(model="net", at_ns=now - 10**12, text="deployed 2.3", author="eve")
+    )
+
+    result = RealStages().run(work(JobState.SELECTING))
+
+    [muted] = result.document["muted"]
+    assert muted.startswith("a:* is muted until")
+    assert muted in result.sentence
+    assert result.document["markers"] == ["deployed 2.3"]
+    assert result.document["verdict"] == "drifted_harmful"
 
 
 def test_nothing_recorded_is_nothing_to_select_from(work):

@@ -17,6 +17,7 @@ def test_from_an_order_to_a_promotion(site):
     assert approved.status_code == 200
     assert done["job"]["approved_by"] == "local"
     assert done["job"]["finished"]
+    assert done["report"] == waiting["report"], "it stays where it is after the approval"
     assert [step["event"] for step in done["steps"]].count("approved") == 1
     audit = site.get("/audit").json()["items"]
     assert [(one["action"], one["actor"]) for one in audit] == [

@@ -64,6 +64,7 @@ def test_windows_arrive_and_are_what_they_were(site, made):
         "stored": 3,
         "last_number": 2,
         "profile_known": True,
+        "wanted": ["x.safetensors"],
     }
     totals = site.run(lambda store: store.totals("net", meta.profile))
     assert np.array_equal(totals.requests, sum(window.requests for window in windows))

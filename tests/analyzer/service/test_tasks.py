@@ -88,6 +88,19 @@ def test_where_recalibration_is_off_the_alarm_stays_an_alarm(make_site, traffic)
     assert "recalibration is off" in told["sentence"]
 
 
+def test_where_only_alerts_may_ask_its_own_alarm_orders_nothing(make_site, traffic):
+    site = make_site(own_alarms=False)
+    site.record(traffic)
+
+    site.service.tasks.assess()
+
+    assert site.get("/models/net").json()["alarm"] is not None
+    assert site.get("/jobs").json()["items"] == []
+    assert site.get("/audit").json()["items"] == []
+    answer = site.post("/jobs", {"model": "net"})
+    assert answer.status_code == 202
+
+
 def test_an_assessment_that_says_nothing_new_is_not_kept_each_time(site, traffic):
     site.record(traffic, drift=0.9)
 
@@ -310,3 +323,22 @@ def test_what_was_due_while_the_service_was_down_runs_at_once(schedule, site):
     schedule(Task(name="weekly", run=clock, seconds=604_800.0, at_start=False)).start()
 
     assert clock.ran.acquire(timeout=DEADLINE)
+
+
+def test_memory_is_given_back_once_nothing_comes_any_more(site, traffic, monkeypatch):
+    from calidrift_analyzer.store import Store
+
+    released = []
+    monkeypatch.setattr(Store, "release_memory", lambda self: released.append(self))
+    site.record(traffic)
+    runs = []
+    for _ in range(4):
+        site.service.tasks.assess()
+        runs.append(len(released))
+
+    assert runs == [0, 1, 1, 1], "the second run finds nothing new"
+    site.record(traffic)
+    site.service.tasks.assess()
+    assert len(released) == 1
+    site.service.tasks.assess()
+    assert len(released) == 2

@@ -1,6 +1,8 @@
 """Tokens: what counts as one, who may read their file, and who is let in."""
 
 import hmac
+import os
+import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -9,7 +11,7 @@ from calidrift_analyzer.config import AnalyzerConfig, ServiceConfig, service_tok
 from calidrift_analyzer.errors import ConfigurationError
 from calidrift_analyzer.service import _tokens
 from calidrift_analyzer.service._service import load_tokens
-from calidrift_analyzer.service._tokens import Scope, Tokens
+from calidrift_analyzer.service._tokens import Scope, TokenFile, Tokens
 
 SECRET = "0123456789abcdef"
 GOOD = f'[eye]\nsecret = "{SECRET}"\nscopes = ["read", "ingest"]\n'
@@ -130,14 +132,14 @@ def test_without_tokens_only_this_machine_may_be_listened_to(host, tmp_path, mon
     with pytest.raises(ConfigurationError, match=f"would listen on {host} without any token"):
         load_tokens(config(tmp_path, host=host))
     monkeypatch.setenv("CALIDRIFT_TOKENS", "eye:read:0123456789abcdef")
-    assert len(load_tokens(config(tmp_path, host=host))) == 1
+    assert len(load_tokens(config(tmp_path, host=host)).current()) == 1
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost"])
 def test_this_machine_needs_none(host, tmp_path, monkeypatch):
     monkeypatch.delenv("CALIDRIFT_TOKENS", raising=False)
 
-    assert len(load_tokens(config(tmp_path, host=host))) == 0
+    assert not load_tokens(config(tmp_path, host=host)).guarded
 
 
 READ = {"Authorization": f"Bearer {SECRET}"}
@@ -193,3 +195,124 @@ def test_who_only_makes_a_browser_ask_is_not_let_in(site):
 
     assert [one.status_code for one in (rebound, foreign, null, own)] == [403, 403, 403, 200]
     assert site.get("/models").status_code == 200
+
+
+ROTATED = GOOD.replace(SECRET, "another-secret-0123456789")
+NEW = {"Authorization": "Bearer another-secret-0123456789"}
+
+
+def test_a_rotated_token_works_at_once_and_the_old_one_no_longer(guarded, tokens_file):
+    statuses = [guarded.get("/models", headers=one).status_code for one in (READ, NEW)]
+    tokens_file(ROTATED)
+    rotated = [guarded.get("/models", headers=one).status_code for one in (READ, NEW)]
+
+    assert (statuses, rotated) == ([200, 401], [401, 200])
+
+
+def test_a_file_that_replaces_the_old_one_is_read(guarded, tokens_file, tmp_path):
+    """As Kubernetes and careful scripts do it: another file under the same name."""
+    assert guarded.get("/models", headers=READ).status_code == 200
+    other = tmp_path / "other.toml"
+    other.write_text(ROTATED, encoding="utf-8")
+    other.chmod(0o600)
+    other.replace(guarded.config.service.tokens)
+
+    assert guarded.get("/models", headers=READ).status_code == 401
+    assert guarded.get("/models", headers=NEW).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("text", "mode", "told"),
+    [
+        (ROTATED[:40], 0o600, "is not valid TOML"),
+        (ROTATED, 0o644, "may be read by others"),
+    ],
+    ids=["half written", "open to others"],
+)
+def test_a_file_that_cannot_be_used_changes_nothing_and_is_told_once(
+    text, mode, told, guarded, tokens_file, caplog
+):
+    tokens_file(text, mode)
+
+    statuses = [guarded.get("/models", headers=READ).status_code for _ in range(3)]
+    [line] = [one for one in caplog.messages if "stay in force" in one]
+    tokens_file(ROTATED + "# put right\n")
+
+    assert statuses == [200] * 3
+    assert told in line
+    assert "another-secret" not in caplog.text
+    assert guarded.get("/models", headers=READ).status_code == 401
+    assert guarded.get("/models", headers=NEW).status_code == 200
+
+
+@pytest.mark.parametrize("how", ["gone", "empty"])
+def test_no_token_left_opens_nothing(how, guarded, tokens_file):
+    """Without any token from the start this machine may ask; after a token it never may."""
+    if how == "gone":
+        guarded.config.service.tokens.unlink()
+    else:
+        tokens_file("")
+
+    assert guarded.get("/models", headers=READ).status_code == 401
+    assert guarded.get("/models").status_code == 401
+    assert guarded.http.get("/metrics").status_code == 401
+    tokens_file(ROTATED)
+    assert guarded.get("/models", headers=NEW).status_code == 200
+
+
+def test_the_first_token_closes_what_was_open_to_this_machine(make_site, tokens_file):
+    site = make_site(tokens=tokens_file(""))
+    open_to_this_machine = site.get("/models").status_code
+    tokens_file(GOOD)
+
+    assert open_to_this_machine == 200
+    assert site.get("/models").status_code == 401
+    assert site.get("/models", headers=READ).status_code == 200
+
+
+def test_a_token_of_the_environment_stays_when_the_file_is_gone(tokens_file):
+    source = TokenFile(tokens_file(GOOD), "ci:read:fedcba9876543210")
+    source.current()
+    (tokens_file(GOOD)).unlink()
+
+    tokens = source.current()
+
+    assert tokens.bearer(SECRET) is None
+    assert tokens.bearer("fedcba9876543210").name == "ci"
+
+
+def test_a_file_that_did_not_change_is_not_read_again(tokens_file, monkeypatch):
+    path = tokens_file(GOOD)
+    os.utime(path, (1, 1))  # what is new is read twice
+    source = TokenFile(path, "")
+    monkeypatch.setattr(Tokens, "load", lambda *given: pytest.fail("it was read again"))
+
+    assert source.current() is source.current()
+
+
+def test_what_is_written_within_a_tick_of_the_clock_is_seen_soon(tokens_file, monkeypatch):
+    """Same file, same size, same time: only that it was new says that it must be looked at anew."""
+    looks = _tokens._signature
+    monkeypatch.setattr(_tokens, "_signature", lambda path: looks(path)[4:])  # size, and whether
+    path = tokens_file(GOOD)
+    source = TokenFile(path, "")
+    path.write_text(GOOD.replace(SECRET, SECRET[::-1]), encoding="utf-8")
+    until = time.monotonic() + 30.0
+    while source.current().bearer(SECRET) is not None and time.monotonic() < until:
+        time.sleep(0.01)
+
+    assert source.current().bearer(SECRET) is None
+    assert source.current().bearer(SECRET[::-1]).name == "eye"
+
+
+def test_a_browser_that_signed_in_with_a_removed_token_is_out(guarded, tokens_file):
+    guarded.http.post(
+        "/sign-in",
+        data={"token": SECRET, "next": "/"},
+        headers={"Origin": "http://127.0.0.1"},
+        follow_redirects=False,
+    )
+    before = guarded.http.get("/").status_code
+    tokens_file(ROTATED)
+
+    assert (before, guarded.http.get("/").status_code) == (200, 401)

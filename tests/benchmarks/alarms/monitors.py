@@ -7,37 +7,21 @@ import math
 from collections.abc import Callable
 
 import numpy as np
+from ours import RULES, alarms_of, exceedances
 from river.drift import ADWIN
 from scipy import stats
-from streams import POINTS, REFERENCE, Stream
+from streams import POINTS, Stream
 
-from calidrift_analyzer.assess import log_evidence
-
-ALPHA = 0.05
+ALPHA = RULES.alpha
 WINDOW = 500
 ADWIN_POINTS = 10
 
 Monitor = Callable[[Stream], int | None]
 
 
-def exceedances(stream: Stream) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Every exceedance: its request, its point, and the counts (S, t) of that point then."""
-    bound = stream.reference.max(axis=0)
-    counted = np.flatnonzero(stream.units)
-    points, places = np.nonzero((stream.maxima[counted] > bound).T)
-    first = np.searchsorted(points, points)  # points ascend: how many came before this one
-    return counted[places] + 1, points, np.arange(points.size) - first + 1, places + 1
-
-
 def calidrift(stream: Stream) -> int | None:
-    """Finite-calibration evidence, joint over points: E >= L / alpha."""
-    requests, _, above, units = exceedances(stream)
-    if not requests.size:
-        return None
-    # The evidence of a point rises at its exceedances only, so a crossing happens at one of them.
-    evidence = log_evidence(above, units, rank=1, reference_units=REFERENCE)
-    crossed = requests[evidence >= math.log(POINTS / ALPHA)]
-    return int(crossed.min()) if crossed.size else None
+    """Whatever of Calidrift alarms first."""
+    return alarms_of(stream).any
 
 
 def always(stream: Stream) -> int | None:
@@ -69,7 +53,7 @@ def repeated_binomial(stream: Stream) -> int | None:
     requests, _, above, units = exceedances(stream)
     if not requests.size:
         return None
-    tail = stats.binom.sf(above - 1, units, 1 / (REFERENCE + 1))
+    tail = stats.binom.sf(above - 1, units, 1 / (len(stream.reference) + 1))
     crossed = requests[tail < ALPHA / POINTS]
     return int(crossed.min()) if crossed.size else None
 
@@ -77,31 +61,36 @@ def repeated_binomial(stream: Stream) -> int | None:
 def population_stability(stream: Stream) -> int | None:
     """PSI above 0.25 at any point, ten bins of the reference, windows of 500 requests."""
     edges = np.quantile(stream.reference_values, np.linspace(0, 1, 11)[1:-1], axis=0)
+    expected = shares(stream.reference_values, edges)
     for end in range(WINDOW, len(stream.values) + 1, WINDOW):
-        window = stream.values[end - WINDOW : end]
-        for point in range(POINTS):
-            expected = shares(stream.reference_values[:, point], edges[:, point])
-            found = shares(window[:, point], edges[:, point])
-            if ((found - expected) * np.log(found / expected)).sum() > 0.25:
-                return end
+        found = shares(stream.values[end - WINDOW : end], edges)
+        if (((found - expected) * np.log(found / expected)).sum(axis=0) > 0.25).any():
+            return end
     return None
 
 
 def shares(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    counts = np.bincount(np.searchsorted(edges, values), minlength=10)
-    return (counts + 0.5) / (counts.sum() + 5.0)
+    """Share of the values of each point in each of its bins, (bins, L), never 0."""
+    above = np.stack([(values > edge).sum(axis=0) for edge in edges])
+    bounds = np.concatenate([np.full((1, values.shape[1]), len(values)), above, above[:1] * 0])
+    return (-np.diff(bounds, axis=0) + 0.5) / (len(values) + 5.0)
 
 
 def kolmogorov_smirnov(stream: Stream) -> int | None:
     """KS p < 5 % (Bonferroni over points), windows of 500 requests."""
+    n, m = len(stream.reference), WINDOW
+    # The distance from which on the asymptotic p-value of scipy's `ks_2samp` is that small.
+    limit = stats.kstwo.isf(ALPHA / POINTS, round(n * m / (n + m)))
+    step = np.concatenate([np.full(n, 1 / n), np.full(m, -1 / m)])
     for end in range(WINDOW, len(stream.values) + 1, WINDOW):
-        window = stream.values[end - WINDOW : end]
-        for point in range(POINTS):
-            test = stats.ks_2samp(
-                stream.reference_values[:, point], window[:, point], method="asymp"
-            )
-            if test.pvalue < ALPHA / POINTS:
-                return end
+        both = np.concatenate([stream.reference_values, stream.values[end - WINDOW : end]])
+        order = np.argsort(both, axis=0)
+        ranked = np.take_along_axis(both, order, axis=0)
+        distance = np.abs(np.cumsum(step[order], axis=0))
+        last = np.ones(both.shape, np.bool_)  # of equal values
+        last[:-1] = ranked[1:] != ranked[:-1]
+        if np.where(last, distance, 0.0).max() > limit:
+            return end
     return None
 
 
@@ -109,7 +98,7 @@ def adaptive_windowing(stream: Stream) -> int | None:
     """ADWIN of river with its defaults, on the maxima of ten of the points."""
     detectors = [ADWIN() for _ in range(ADWIN_POINTS)]
     rows = np.concatenate([stream.reference, stream.maxima])[:, :ADWIN_POINTS].tolist()
-    for request, row in enumerate(rows, 1 - REFERENCE):
+    for request, row in enumerate(rows, 1 - len(stream.reference)):
         found = False
         for detector, value in zip(detectors, row, strict=True):
             detector.update(value)

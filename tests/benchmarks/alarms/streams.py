@@ -2,7 +2,9 @@
 
 A request has `VALUES` values at each point, of which the largest is drawn directly, by the inverse
 of its distribution function; beside it, one of the values at random stands for what a monitor of
-value distributions samples. What counts as drift, and whether it harms, is known by construction.
+value distributions samples. Requests come from four segments, the smallest of them 2 % of the
+traffic; one in four is compared with FP32, and says whether the answers differ. What counts as
+drift, whether it harms, and how many answers differ then is known by construction.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,6 +17,16 @@ from scipy import special
 VALUES = 4096
 POINTS = 50
 REFERENCE = 512
+LARGE = 8_192
+"""Units of a reference of which enough are of the smallest segment."""
+SHARES = (0.68, 0.2, 0.1, 0.02)
+DRIFTING = 3
+"""Of the segments, the one that a drift of one segment is about."""
+COMPARED = 0.25
+DIFFERING = 0.02
+"""Share of the answers that differ from FP32 while all is well; 5 % are tolerated by default."""
+HARMED = 0.2
+"""The same where a drift does its full harm."""
 
 Floats = NDArray[np.float32]
 
@@ -26,19 +38,25 @@ class Stream:
     Attributes:
         reference: Largest magnitude of n random units, (n, L).
         reference_values: One value of each of them, (n, L).
+        reference_segments: How many of them are of each segment, (S,) int64.
         maxima: The same of production requests, (T, L).
         values: One value of each of them, (T, L).
         units: Requests that are units of inference, (T,) bool.
-        segment: Requests of the segment that drifts, (T,) bool.
+        segments: Segment of each request, (T,) int64.
+        compared: Units that were compared with FP32, (T,) bool.
+        differing: Requests whose answer differs from that of FP32, (T,) bool.
         start: Request at which the drift begins; T where there is none.
     """
 
     reference: Floats
     reference_values: Floats
+    reference_segments: NDArray[np.int64]
     maxima: Floats
     values: Floats
     units: NDArray[np.bool_]
-    segment: NDArray[np.bool_]
+    segments: NDArray[np.int64]
+    compared: NDArray[np.bool_]
+    differing: NDArray[np.bool_]
     start: int
 
 
@@ -75,18 +93,24 @@ def calm(
 ) -> Stream:
     """Reference and production from one and the same source."""
     maxima = draw(rng, REFERENCE + requests)
-    everything = np.ones(requests, np.bool_)
-    nothing = np.zeros(requests, np.bool_)
     values = maxima  # a family without drift has no second view of it
     return Stream(
         maxima[:REFERENCE],
         values[:REFERENCE],
+        rng.multinomial(REFERENCE, SHARES),
         maxima[REFERENCE:],
         values[REFERENCE:],
-        everything,
-        nothing,
+        np.ones(requests, np.bool_),
+        segments(rng, requests),
+        rng.random(requests) < COMPARED,
+        rng.random(requests) < DIFFERING,
         requests,
     )
+
+
+def segments(rng: np.random.Generator, requests: int) -> NDArray[np.int64]:
+    """Segment of each request, by its share of the traffic."""
+    return np.searchsorted(np.cumsum(SHARES[:-1]), rng.random(requests), side="right")
 
 
 def light(rng: np.random.Generator, rows: int) -> Floats:
@@ -116,8 +140,18 @@ def bursts(rng: np.random.Generator, requests: int, *, keyed: bool) -> Stream:
     own = light(rng, sessions)
     maxima = np.repeat(own, 5, axis=0)[:requests]
     units = np.arange(requests) % 5 == 0 if keyed else np.ones(requests, np.bool_)
+    compared = np.repeat(rng.random(sessions) < COMPARED, 5)[:requests]
     return Stream(
-        reference, reference, maxima, maxima, units, np.zeros(requests, np.bool_), requests
+        reference,
+        reference,
+        rng.multinomial(REFERENCE, SHARES),
+        maxima,
+        maxima,
+        units,
+        np.repeat(segments(rng, sessions), 5)[:requests],
+        compared & units,
+        np.repeat(rng.random(sessions) < DIFFERING, 5)[:requests],
+        requests,
     )
 
 
@@ -141,7 +175,9 @@ class Drift:
         change: Factor for each request after the start, shape (rows,), 1 for none.
         share: Share of a request's values that the factor multiplies.
         zeros: Share of the values that become zero.
-        segment: Share of the requests that drift.
+        one_segment: Whether only the smallest segment drifts.
+        reference: Units of the reference.
+        patience: How many times as many requests as usual come after the change.
     """
 
     name: str
@@ -149,7 +185,9 @@ class Drift:
     change: Callable[[int], NDArray[np.float64]]
     share: float = 1.0
     zeros: float = 0.0
-    segment: float = 1.0
+    one_segment: bool = False
+    reference: int = REFERENCE
+    patience: int = 1
 
 
 def constant(factor: float) -> Callable[[int], NDArray[np.float64]]:
@@ -161,7 +199,10 @@ DRIFTS = (
     Drift("scale + 5 %", False, constant(1.05)),
     Drift("scale x 1.5", None, constant(1.5)),
     Drift("20 % of values to zero", False, constant(1.0), zeros=0.2),
-    Drift("one segment of 2 %, x 3", True, constant(3.0), segment=0.02),
+    Drift("one segment of 2 %, x 3", True, constant(3.0), one_segment=True),
+    Drift(
+        "the same, n = 8,192", True, constant(3.0), one_segment=True, reference=LARGE, patience=5
+    ),
     Drift("slow ramp to x 2", True, lambda rows: np.linspace(1.0, 2.0, rows)),
 )
 
@@ -173,8 +214,11 @@ def drifting(
 
     The iterator yields many values of the reference, then many of the traffic after the change.
     """
-    chosen = np.zeros(before + after, np.bool_)
-    chosen[before:] = rng.random(after) < drift.segment
+    after *= drift.patience
+    of_segment = segments(rng, before + after)
+    chosen = np.arange(before + after) >= before
+    if drift.one_segment:
+        chosen &= of_segment == DRIFTING
     factor = np.ones(before + after)
     factor[before:] = drift.change(after)
     factor[~chosen] = 1.0
@@ -193,15 +237,28 @@ def drifting(
         fewer = largest(rng, before + after, VALUES * (1 - drift.zeros))
         maxima = np.where(chosen[:, None], fewer, maxima)
     stream = Stream(
-        largest(rng, REFERENCE),
-        one_value(rng, REFERENCE),
+        largest(rng, drift.reference),
+        one_value(rng, drift.reference),
+        rng.multinomial(drift.reference, SHARES),
         maxima,
         values,
         np.ones(before + after, np.bool_),
-        chosen,
+        of_segment,
+        rng.random(before + after) < COMPARED,
+        rng.random(before + after) < differing(drift, factor, chosen),
         before,
     )
     return stream, raw_values(rng, drift, factor[before:])
+
+
+def differing(
+    drift: Drift, factor: NDArray[np.float64], chosen: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """Chance that an answer differs from FP32's: by the harm that the drift has done by then."""
+    if not drift.harmful:
+        return np.full(factor.size, DIFFERING)
+    done = (factor - 1.0) / (factor.max() - 1.0)
+    return np.where(chosen, DIFFERING + (HARMED - DIFFERING) * done, DIFFERING)
 
 
 def raw_values(

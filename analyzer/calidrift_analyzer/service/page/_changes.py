@@ -1,11 +1,9 @@
 """Forms: signing in and out, and the decisions of people, each after a page that asks again."""
 
 import asyncio
-from typing import Any, Final
-from urllib.parse import parse_qs
+from typing import Final
 
 from fastapi import APIRouter, HTTPException, Request
-from pydantic import ValidationError
 from starlette.responses import RedirectResponse, Response
 
 from calidrift_agent._registry import VersionLayout, number_of, read_pointer
@@ -15,11 +13,17 @@ from calidrift_analyzer.jobs import approve, cancel, require_job, roll_back
 from calidrift_analyzer.service._api_change import require_contract
 from calidrift_analyzer.service._api_read import JobNumber, service_of
 from calidrift_analyzer.service._gate import gate_of
-from calidrift_analyzer.service._payloads import RollbackOrder
 from calidrift_analyzer.service._reading import view_job
 from calidrift_analyzer.service._tokens import Scope
 from calidrift_analyzer.service._views import JobView
-from calidrift_analyzer.service.page._rendering import link, render
+from calidrift_analyzer.service.page._forms import (
+    SEE_OTHER,
+    decide,
+    order_of,
+    read_form,
+    show,
+    with_form,
+)
 from calidrift_analyzer.service.page._route import PageRoute, came_from, sign_in_page
 from calidrift_analyzer.service.page._sessions import (
     COOKIE,
@@ -27,16 +31,12 @@ from calidrift_analyzer.service.page._sessions import (
     check_origin,
     sessions_of,
 )
-from calidrift_analyzer.service.page._viewers import Viewer, enter
+from calidrift_analyzer.service.page._viewers import enter
 from calidrift_analyzer.store import Store
 
 __all__ = ["change_router"]
 
-_SEE_OTHER: Final = 303
-_MOST_BYTES: Final = 16_384
-_MOST_FIELDS: Final = 16
 _MOST_SHOWN: Final = 50
-_Form = dict[str, str]
 
 change_router = APIRouter(include_in_schema=False, route_class=PageRoute)
 
@@ -51,7 +51,7 @@ async def ask_token(next: str = "/") -> Response:
 async def sign_in(request: Request) -> Response:
     """Take a token, and give a session for it."""
     check_origin(request)
-    form = await _form(request)
+    form = await read_form(request)
     target = came_from(form.get("next", "/"))
     secret = form.get("token", "").strip()
     try:
@@ -69,7 +69,7 @@ async def sign_in(request: Request) -> Response:
     before = sessions.find(request)
     if before is not None:
         sessions.close(before)
-    response = RedirectResponse(target, _SEE_OTHER)
+    response = RedirectResponse(target, SEE_OTHER)
     sessions.send(request, response, sessions.open(secret))
     return response
 
@@ -79,9 +79,9 @@ async def sign_out(request: Request) -> Response:
     """End a session."""
     check_origin(request)
     sessions = sessions_of(request)
-    form = await _form(request)
+    form = await read_form(request)
     sessions.close(check_form(sessions.find(request), form.get("form_token", "")))
-    response = RedirectResponse("/sign-in", _SEE_OTHER)
+    response = RedirectResponse("/sign-in", SEE_OTHER)
     response.delete_cookie(COOKIE, path="/", httponly=True, samesite="strict")
     return response
 
@@ -95,9 +95,9 @@ async def ask_approval(request: Request, job: JobNumber) -> Response:
 @change_router.post("/jobs/{job}/approve")
 async def approve_job(request: Request, job: JobNumber) -> Response:
     """Let the candidate of a job be promoted."""
-    viewer, form = await _decide(request)
+    viewer, form = await decide(request)
     service = service_of(request)
-    note = _order(form).note
+    note = order_of(form).note
 
     def work(store: Store) -> None:
         contract = require_contract(service, require_job(store, job).model)
@@ -105,7 +105,7 @@ async def approve_job(request: Request, job: JobNumber) -> Response:
 
     await service.owner.ask(work)
     service.worker.wake()
-    return RedirectResponse(link("jobs", job), _SEE_OTHER)
+    return show("jobs", job)
 
 
 @change_router.get("/jobs/{job}/cancel")
@@ -117,12 +117,12 @@ async def ask_cancelling(request: Request, job: JobNumber) -> Response:
 @change_router.post("/jobs/{job}/cancel")
 async def cancel_job(request: Request, job: JobNumber) -> Response:
     """End a job."""
-    viewer, form = await _decide(request)
+    viewer, form = await decide(request)
     service = service_of(request)
-    note = _order(form).note
+    note = order_of(form).note
     await service.owner.ask(lambda store: cancel(store, job, actor=viewer.name, note=note))
     service.worker.unwant(job)
-    return RedirectResponse(link("jobs", job), _SEE_OTHER)
+    return show("jobs", job)
 
 
 @change_router.get("/rollback")
@@ -134,18 +134,18 @@ async def ask_rollback(request: Request, model: str) -> Response:
     if not versions:
         raise RefusedError(f"there is no earlier version of {model} to roll back to")
     values = {"model": model, "current": current, "versions": versions}
-    return _with_form(request, viewer, "rollback.html", **values)
+    return with_form(request, viewer, "rollback.html", **values)
 
 
 @change_router.post("/rollback")
 async def rollback_model(request: Request) -> Response:
     """Let an earlier version serve again."""
-    viewer, form = await _decide(request)
+    viewer, form = await decide(request)
     service = service_of(request)
     contract = require_contract(service, form.get("model", ""))
-    order = _order(form)
+    order = order_of(form)
     await asyncio.to_thread(roll_back, service.owner, contract, order.to or None, actor=viewer.name)
-    return RedirectResponse(link("models", contract.name), _SEE_OTHER)
+    return show("models", contract.name)
 
 
 async def _ask_about_job(request: Request, job: int, template: str) -> Response:
@@ -156,66 +156,7 @@ async def _ask_about_job(request: Request, job: int, template: str) -> Response:
     def view(store: Store) -> JobView:
         return view_job(store, context, job).job
 
-    return _with_form(request, viewer, template, job=await service.owner.ask(view))
-
-
-def _with_form(request: Request, viewer: Viewer, template: str, **values: Any) -> Response:
-    """Give a page with a form; who needs no token gets a session with the first one."""
-    sessions = sessions_of(request)
-    if viewer.session is None:
-        viewer = Viewer(viewer.name, viewer.may_promote, sessions.open(None))
-    response = render(template, viewer=viewer, **values)
-    if viewer.session is not None and not viewer.signed_in:
-        sessions.send(request, response, viewer.session)
-    return response
-
-
-async def _decide(request: Request) -> tuple[Viewer, _Form]:
-    """Take a form that decides something.
-
-    Raises:
-        HTTPException: It is of another site or session, or its sender may not decide.
-    """
-    check_origin(request)
-    form = await _form(request)
-    viewer = enter(request, Scope.PROMOTE)
-    check_form(viewer.session, form.get("form_token", ""))
-    return viewer, form
-
-
-async def _form(request: Request) -> _Form:
-    """Read the fields of a form.
-
-    Raises:
-        HTTPException: 400, 413 or 415.
-    """
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != "application/x-www-form-urlencoded":
-        raise HTTPException(415, "send this form as application/x-www-form-urlencoded")
-    body = await request.body()
-    if len(body) > _MOST_BYTES:
-        raise HTTPException(413, f"a form may have {_MOST_BYTES} bytes; say it in fewer words")
-    try:
-        fields = parse_qs(
-            body.decode(), keep_blank_values=True, max_num_fields=_MOST_FIELDS, errors="strict"
-        )
-    except ValueError as error:
-        raise HTTPException(400, "this form cannot be read; open its page again") from error
-    return {name: values[-1] for name, values in fields.items()}
-
-
-def _order(form: _Form) -> RollbackOrder:
-    """Check what was written into a form.
-
-    Raises:
-        HTTPException: 400.
-    """
-    try:
-        return RollbackOrder(note=form.get("note", "").strip(), to=form.get("to"))
-    except ValidationError as error:
-        raise HTTPException(
-            400, "a note may have 500 characters on one line; nothing was changed, go back"
-        ) from error
+    return with_form(request, viewer, template, job=await service.owner.ask(view))
 
 
 def _versions(contract: ModelContract) -> tuple[str | None, list[str]]:

@@ -15,6 +15,7 @@ from calidrift_analyzer.service._listing import (
 )
 from calidrift_analyzer.service._reading import (
     ViewContext,
+    bare_assessment,
     latest_assessment,
     view_freeze,
     view_job,
@@ -49,10 +50,12 @@ __all__ = [
     "Moment",
     "OverviewPage",
     "PointPage",
+    "SwitchPage",
     "gather_job",
     "gather_model",
     "gather_overview",
     "gather_point",
+    "gather_switches",
 ]
 
 HOURS: Final = {1: 60, 24: 48, 168: 56, 720: 60}
@@ -119,6 +122,16 @@ class PointPage:
     histogram: Histogram | None
     proposal: Proposal | None
     series: tuple[Series, ...]
+    mutes: tuple[Mute, ...]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class SwitchPage:
+    """What a page that asks about a model shows: in one sentence, and what is muted."""
+
+    overview: ModelOverview
+    mutes: tuple[Mute, ...]
 
 
 @final
@@ -208,6 +221,7 @@ def gather_point(
         histogram=histogram,
         proposal=None if histogram is None else view_proposal(store, context, model, point),
         series=tuple(one for one in told if one is not None),
+        mutes=tuple(one for one in store.annotations.active(model) if one.covers(point)),
     )
 
 
@@ -225,6 +239,15 @@ def gather_job(store: Store, context: ViewContext, job: int) -> JobPage:
     return JobPage(
         detail, view_samples(store, job), None if frozen is None else view_freeze(frozen)
     )
+
+
+def gather_switches(store: Store, context: ViewContext, model: str) -> SwitchPage:
+    """Read what a page that asks about a model shows.
+
+    Raises:
+        NoDataError: It is neither declared nor recorded.
+    """
+    return SwitchPage(view_model(store, context, model), store.annotations.active(model))
 
 
 def _series(
@@ -254,7 +277,7 @@ def _fitting(found: tuple[int, ModelAssessment] | None) -> int:
 
 def _since(store: Store, context: ViewContext, model: str) -> datetime | None:
     """Give when the drift began; `None` where none was found."""
-    found = latest_assessment(store, context, model)
+    found = bare_assessment(store, context, model)
     if found is None or found[1].alarm is None:
         return None
     alarm = found[1].alarm

@@ -63,7 +63,7 @@ async def overview(request: Request) -> Response:
     return render("overview.html", viewer=viewer, page=page)
 
 
-@show_router.get("/models/{model:path}/points/{point:path}")
+@show_router.get("/models/{model:name}/points/{point:name}")
 async def point(
     request: Request, model: ModelName, point: PointName, hours: Hours = None
 ) -> Response:
@@ -76,7 +76,7 @@ async def point(
     return render("point.html", viewer=viewer, page=page, **_drawn(page))
 
 
-@show_router.get("/models/{model:path}")
+@show_router.get("/models/{model:name}")
 async def model(
     request: Request,
     model: ModelName,

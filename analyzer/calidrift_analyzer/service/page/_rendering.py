@@ -5,15 +5,16 @@ from datetime import UTC, datetime
 from functools import cache
 from importlib.resources import files
 from typing import Any, Final
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import jinja2
+import markupsafe
 from starlette.responses import HTMLResponse
 
 import calidrift_agent
 from calidrift_analyzer.records import JobState, Verdict
 
-__all__ = ["asset", "figure", "link", "percent", "render", "spoken", "when"]
+__all__ = ["ask", "asset", "coded", "figure", "link", "percent", "render", "spoken", "when"]
 
 ABSENT: Final = "\N{EM DASH}"
 _ASSETS: Final = {
@@ -98,6 +99,30 @@ def link(*parts: object) -> str:
     return "".join(f"/{quote(str(part), safe='')}" for part in parts)
 
 
+def coded(text: str) -> markupsafe.Markup:
+    """Set what stands between backticks as code.
+
+    >>> coded("run `calidrift select` <now>")
+    Markup('run <code>calidrift select</code> &lt;now&gt;')
+    """
+    parts = [markupsafe.escape(part) for part in text.split("`")]
+    if len(parts) % 2 == 0:
+        return markupsafe.escape(text)
+    code = markupsafe.Markup("<code>{}</code>")
+    return markupsafe.Markup("").join(
+        code.format(part) if place % 2 else part for place, part in enumerate(parts)
+    )
+
+
+def ask(what: str, **about: str) -> str:
+    """Give the path of a page that asks again, with what it is about.
+
+    >>> ask("mute", model="a/b", point="layer4.*")
+    '/mute?model=a%2Fb&point=layer4.%2A'
+    """
+    return f"/{what}?{urlencode(about)}"
+
+
 def asset(name: str) -> tuple[bytes, str] | None:
     """Give a file that pages load, and its type; `None` where there is none of the name."""
     return (_content(name), _ASSETS[name]) if name in _ASSETS else None
@@ -137,7 +162,13 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        figure=figure, percent=percent, when=when, spoken=spoken, sign=_sign, tone=_state_class
+        figure=figure,
+        percent=percent,
+        when=when,
+        spoken=spoken,
+        coded=coded,
+        sign=_sign,
+        tone=_state_class,
     )
-    environment.globals.update(link=link, version=calidrift_agent.__version__)
+    environment.globals.update(link=link, ask=ask, version=calidrift_agent.__version__)
     return environment

@@ -1,6 +1,6 @@
 """Lets browsers in, by the gate of the API."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
 from fastapi import Request
@@ -20,11 +20,13 @@ class Viewer:
     Attributes:
         name: Name of the token, or `local`.
         may_promote: Whether decisions are theirs to make.
+        may_trigger: Whether they may ask for jobs.
         session: Their session; `None` on this machine before the first form.
     """
 
     name: str
     may_promote: bool
+    may_trigger: bool
     session: Session | None
 
     @property
@@ -37,6 +39,10 @@ class Viewer:
         """What their forms must carry."""
         return "" if self.session is None else self.session.form_token
 
+    def with_session(self, session: Session) -> "Viewer":
+        """Give the same person in a session."""
+        return replace(self, session=session)
+
 
 def enter(request: Request, scope: Scope = Scope.READ) -> Viewer:
     """Let a browser in, each time by the token that it signed in with.
@@ -47,4 +53,9 @@ def enter(request: Request, scope: Scope = Scope.READ) -> Viewer:
     session = sessions_of(request).find(request)
     secret = None if session is None else session.secret
     caller = gate_of(request).admit(request, secret, scope)
-    return Viewer(caller.name, Scope.PROMOTE in caller.scopes, session)
+    return Viewer(
+        name=caller.name,
+        may_promote=Scope.PROMOTE in caller.scopes,
+        may_trigger=Scope.TRIGGER in caller.scopes,
+        session=session,
+    )

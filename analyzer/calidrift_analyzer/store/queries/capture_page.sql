@@ -8,7 +8,12 @@ WITH listed AS (
     SELECT
         process || '/' || name AS name, process, model, profile, kind,
         epoch_ns(captured) AS captured_ns, segment, size, FALSE AS here
-    FROM remote_captures
+    FROM remote_captures AS r
+    -- Not those that were sent here meanwhile.
+    WHERE NOT EXISTS (
+        SELECT 1 FROM captures AS c
+        WHERE c.process = r.process AND ends_with(c.path, '/' || r.name)
+    )
 )
 
 SELECT name, process, model, profile, kind, captured_ns, segment, size, here

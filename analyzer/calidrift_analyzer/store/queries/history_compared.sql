@@ -1,14 +1,23 @@
--- What was compared with the reference model, in the order of arrival. Folded windows are looks of
--- their rollup; the test on these sums is valid at any of the looks.
-SELECT
-    epoch_ns(w.ended) AS end_ns,
-    w.compared,
-    w.ranked,
-    w.agreed,
-    w.noise_ppb,
-    w.distance_ppb
-FROM recorded AS w
-JOIN processes AS p USING (process_id)
-WHERE p.model = $model AND p.profile = $profile AND p.instrument = $instrument
-    AND w.compared > 0
-ORDER BY w.batch, w.ended, w.process_id, w.number
+-- What was compared with the reference model; `look` is the row of its window in
+-- history_windows.sql.
+WITH ordered AS (
+    SELECT
+        w.process_id,
+        w.number,
+        ROW_NUMBER() OVER (ORDER BY w.batch, w.ended, w.process_id, w.number) - 1 + (
+            SELECT COUNT(*)
+            FROM looks
+            WHERE model = $model AND profile = $profile AND instrument = $instrument
+        ) AS look
+    FROM windows AS w
+    JOIN processes AS p USING (process_id)
+    WHERE p.model = $model AND p.profile = $profile AND p.instrument = $instrument
+)
+SELECT look, compared, ranked, agreed, noise_ppb
+FROM look_losses
+WHERE model = $model AND profile = $profile AND instrument = $instrument
+UNION ALL
+SELECT o.look, w.compared, w.ranked, w.agreed, w.noise_ppb
+FROM window_losses AS w
+JOIN ordered AS o USING (process_id, number)
+ORDER BY look

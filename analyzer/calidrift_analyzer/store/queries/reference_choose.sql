@@ -6,6 +6,7 @@ CREATE OR REPLACE TEMP TABLE reference_records AS
 WITH held AS (
     SELECT
         t.process_id, t.tier, t.number, t.batch, t.started, t.ended, t.windows, t.coarse,
+        t.units AS compared,
         MAX(w.units_measured) AS units
     FROM recorded_points AS w
     JOIN recorded AS t USING (process_id, tier, number)

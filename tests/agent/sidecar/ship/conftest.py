@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -36,18 +37,22 @@ class Analyzer:
             "half" (answer with half a body); then it takes everything.
         most_windows: With more in one body it answers 413.
         down: Answers everything with 503.
+        wanted: Captures that its answers ask for; None: an analyzer that never asks.
+        files: Captures that came, by process and name.
     """
 
     def __init__(self):
         self.plan, self.most_windows, self.down = [], 10**6, False
         self.headers, self.windows, self.metas = [], {}, {}
         self.captures, self.profiles, self.bodies, self.asked = {}, {}, [], 0
+        self.wanted, self.files = None, {}
         analyzer = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self):
                 body = self.rfile.read(int(self.headers["Content-Length"]))
-                analyzer.answer(self, decode_push(body), len(body))
+                taken = "/captures/" in self.path
+                analyzer.answer(self, body if taken else decode_push(body), len(body))
 
             def log_message(self, *_):
                 pass
@@ -64,12 +69,13 @@ class Analyzer:
         self.asked += 1
         self.headers.append(dict(handler.headers))
         told = 503 if self.down else self.plan.pop(0) if self.plan else 200
-        if told == 200 and len(push.windows) > self.most_windows:
+        windows = () if isinstance(push, bytes) else push.windows
+        if told == 200 and len(windows) > self.most_windows:
             told = 413
         document = b"{}"
         if told in (200, "lost", "half"):
             document = self.take(push, handler.path)
-            self.bodies.append((len(push.windows), size))
+            self.bodies.append((len(windows), size))
         if told in ("lost", "reset"):
             handler.connection.setsockopt(1, 13, b"\1\0\0\0\0\0\0\0")  # SO_LINGER of 0: RST
             handler.close_connection = True
@@ -83,6 +89,10 @@ class Analyzer:
         handler.close_connection = True
 
     def take(self, push, path):
+        if isinstance(push, bytes):
+            process, name = path.split("/")[-2:]
+            self.files.setdefault((process, unquote(name)), []).append(push)
+            return b"{}"
         process = push.meta.process
         kept = self.windows.setdefault(process, [])
         if path.endswith("/sums"):
@@ -98,6 +108,8 @@ class Analyzer:
         known = not push.meta.profile or push.meta.profile in self.profiles
         last = kept[-1].number if kept else -1
         answer = {"stored": len(new), "last_number": last, "profile_known": known}
+        if self.wanted is not None:
+            answer["wanted"] = self.wanted
         return json.dumps(answer).encode()
 
     def sum_of(self, meta):
@@ -147,7 +159,7 @@ class Site:
 
     def __init__(self, folder, analyzer):
         self.folder, self.analyzer = folder, analyzer
-        self.spool_bytes = 10**8
+        self.spool_bytes, self.captures = 10**8, True
         self.figures = ShipFigures()
         self.restart()
 
@@ -157,8 +169,14 @@ class Site:
         options = ShipOptions(self.analyzer.url, timeout_seconds=5.0)
         self.spool = Spool(spool, self.spool_bytes)
         self.ledger = Ledger(spool, options.url)
+        client = AnalyzerClient(options)
         self.round = Round(
-            (self.folder,), AnalyzerClient(options), self.spool, self.ledger, self.figures
+            (self.folder,),
+            client,
+            self.spool,
+            self.ledger,
+            self.figures,
+            client if self.captures else None,
         )
 
     def look(self, reachable=True):

@@ -124,7 +124,9 @@ def decide(site, path, **fields):
     """Open the page that asks again, and send its form."""
     asked = read(site.http.get(path))
     body = {"form_token": asked.field("form_token"), **fields}
-    return post(site, path.partition("?")[0], body)
+    target = path.partition("?")[0]
+    assert target in [one["action"] for one in asked.all("form")], "the form goes elsewhere"
+    return post(site, target, body)
 
 
 @pytest.fixture

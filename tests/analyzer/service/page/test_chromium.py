@@ -21,6 +21,8 @@ PAGES = {
     "point": "/models/net/points/a%3Ainput",
     "job": "/jobs/1",
     "approve": "/jobs/1/approve",
+    "mute": "/mute?model=net&point=a%3Ainput",
+    "freeze": "/freeze?model=net",
 }
 IN_THE_DARK = ("overview", "model", "point")
 
@@ -97,6 +99,7 @@ def test_every_page_in_a_browser(drifted, chromium, folder):
                     assert inside <= width, f"{name} is {inside} px wide at {width}"
                     page.screenshot(path=folder / f"{name}-{width}-{scheme}.png", full_page=True)
                 context.close()
+        mute_by_keyboard(browser, url, drifted)
         approve_by_keyboard(browser, url, drifted)
         browser.close()
 
@@ -117,6 +120,31 @@ def approve_by_keyboard(browser, url, site):
     page.keyboard.press("Enter")
     page.wait_for_url("**/jobs/1")
     assert site.wait("promoted")["job"]["approved_by"] == "local"
+    context.close()
+
+
+def mute_by_keyboard(browser, url, site):
+    """Mute a point from its page: without scripts, without a mouse, by what labels say."""
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.set_default_timeout(DEADLINE * 1_000)
+    page.goto(f"{url}/models/net/points/a%3Ainput")
+    reach(page, "Mute…")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/mute?*")
+    assert page.get_by_label("Point", exact=True).input_value() == "a:input"
+    page.get_by_label("For how long").press("ArrowDown")
+    page.get_by_label("Why").fill("a new lens")
+    reach(page, "Mute")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/models/net/points/*")
+    assert "because: a new lens (by local)" in page.locator("main").inner_text()
+    [muted] = [
+        one
+        for one in site.run(lambda store: store.annotations.active("net"))
+        if one.point == "a:input"
+    ]
+    assert muted.until_ns - muted.created_ns == 72 * 3_600 * 10**9, "one further than a day"
     context.close()
 
 

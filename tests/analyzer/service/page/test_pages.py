@@ -24,6 +24,13 @@ MISSING = [
     "/models/net?first=-1",
     "/rollback?model=nobody",
     "/rollback",
+    "/start",
+    "/start?model=nobody",
+    "/freeze?model=nobody",
+    "/thaw?model=nobody",
+    "/mute",
+    "/mute?model=nobody",
+    "/unmute?model=nobody",
     "/assets/nothing.js",
 ]
 
@@ -45,7 +52,9 @@ def test_the_overview_says_what_happened_and_what_to_do(drifted, pages):
     told = drifted.get("/models/net").json()
 
     assert told["sentence"] in page.text
-    assert told["next_step"] in page.text
+    assert "look at what recalibration 1 proposes, then approve or cancel it" in page.text
+    point = pages.read(drifted.http.get("/models/net/points/a%3Ainput"))
+    assert "run calidrift select , then calidrift recalibrate" in point.text, "as code"
     assert "▲ drifted harmful" in page.text
     assert "Since" in page.text
     assert page.text.index("drifted harmful") < page.text.index("other has not been assessed")

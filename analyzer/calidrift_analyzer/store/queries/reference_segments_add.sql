@@ -1,0 +1,3 @@
+INSERT INTO reference_segments
+SELECT $profile, $segment, $units
+ON CONFLICT DO NOTHING
