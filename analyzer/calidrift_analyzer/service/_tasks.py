@@ -69,7 +69,7 @@ class Tasks:
         for model, (rows, _) in after.items():
             self.board.count_rows(model, rows - before.get(model, (0, 0))[0])
         self.refresh()
-        sentence = f"{report.windows} new windows of {report.processes} processes"
+        sentence = f"new windows: {report.windows}; processes: {report.processes}"
         if report.skipped:
             one = report.skipped[0]
             sentence += f"; {len(report.skipped)} could not be read, the first: {one.reason}"
@@ -97,7 +97,7 @@ class Tasks:
         self.refresh()
         if failed:
             raise TaskFailedError("; ".join(failed))
-        return f"{len(set(models))} models assessed"
+        return f"models assessed: {len(set(models))}"
 
     def retain(self) -> str:
         """Fold what is old, and forget alerts that were resolved long ago.

@@ -33,7 +33,7 @@ def test_drift_that_does_harm_becomes_one_job(site, traffic):
         site.service.tasks.assess()
     site.wait("awaiting_approval")
 
-    assert sentence == "1 models assessed"
+    assert sentence == "models assessed: 1"
     [job] = site.get("/jobs").json()["items"]
     assert (job["trigger"], job["actor"], job["model"]) == ("alarm", "service", "net")
     assert job["cause"].startswith("traffic left the calibrated range")
