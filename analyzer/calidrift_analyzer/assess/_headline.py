@@ -5,10 +5,16 @@ What was measured beside FP32 is told before what is predicted, and both are tol
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Final, final
 
-from calidrift_analyzer.assess._words import NEXT, moved, percent
+from calidrift_analyzer.assess._level_words import (
+    broken_levels,
+    confined,
+    step_of_levels,
+    step_of_unjudged,
+    unjudged_segments,
+)
+from calidrift_analyzer.assess._words import NEXT, moment, moved, percent
 from calidrift_analyzer.records import (
     Alarm,
     HarmLoss,
@@ -64,7 +70,7 @@ class Headline:
         if suspected and not self._drifted:
             parts.append(self._suspicion(suspected))
         if not self._drifted:
-            parts.append(self._unpromised())
+            parts.extend((unjudged_segments(self.levels), self._unpromised()))
         without = sum(point.verdict is Verdict.NO_REFERENCE for point in self.points)
         if without and self.verdict is not Verdict.NO_REFERENCE:
             parts.append(f"{_points(without)} without a reference")
@@ -88,7 +94,9 @@ class Headline:
         worst = self.points[0] if self.points else None
         broken = any(_not_finite(point) for point in self.points)
         if self.verdict in _CALM and not broken:
-            step = self._step_of_levels() or self._step_of_harm()
+            step = (
+                step_of_levels(self.levels) or self._step_of_harm() or step_of_unjudged(self.levels)
+            )
             if step:
                 return step
         if worst is not None and worst.verdict is self.verdict:
@@ -129,7 +137,8 @@ class Headline:
         if self.verdict is Verdict.LEARNING:
             return f"the reference is too small to judge {self._of(learning)}"
         if self.verdict is Verdict.NOT_DRIFTED:
-            if self._breached or any(point.suspected for point in self.points):
+            suspected = any(point.suspected for point in self.points)
+            if self._breached or suspected or unjudged_segments(self.levels):
                 return "no alarm at any point yet"
             return "traffic stays inside the calibrated ranges as far as chance allows"
         blind = any(point.verdict is Verdict.BLIND for point in self.points)
@@ -143,12 +152,12 @@ class Headline:
             kind = "with harm" if harmful else "without harm"
         if harmful and self._only_predicted:
             kind += " by prediction, but not in the answers"
-        who = _confined(self.levels) or "traffic"
+        who = confined(self.levels) or "traffic"
         said = f"{who} left the calibrated range at {self._of(len(drifted))}, {kind}"
         begun = _begun(self.alarm) if self.alarm else ""
         ends = [point.ended_ns for point in drifted if point.ended_ns is not None]
         if len(ends) == len(drifted):
-            begun += f"; inside the range again since about {_moment(max(ends))}"
+            begun += f"; inside the range again since about {moment(max(ends))}"
         measured = _since_drift(self.harm)
         return "; ".join([f"{said}{begun}", *measured, *_predicted(harmful or drifted)])
 
@@ -175,29 +184,10 @@ class Headline:
 
     def _beside_the_points(self) -> list[str]:
         """Say what is broken although no point alarms: service levels, and measured harm."""
-        said = []
-        segments = [level for level in self._breached if level.segment is not None]
-        for worst in (segments or self._breached)[:1]:
-            more = f" (and {len(segments) - 1} more)" if len(segments) > 1 else ""
-            when = f" since {_moment(worst.breach.end_ns)}" if worst.breach else ""
-            said.append(
-                f"{_stream(worst.segment)}{more} breaks the service level{when}: "
-                f"{worst.outside:,} of {worst.units:,} units left a range, "
-                f"{percent(worst.tolerance)} tolerated"
-            )
+        said = [one for one in (broken_levels(self.levels),) if one]
         if self.harm is not None and self.harm.breach is not None:
             said.append(_overall(self.harm))
         return said
-
-    def _step_of_levels(self) -> str:
-        if not self._breached:
-            return ""
-        segments = [level.segment for level in self._breached if level.segment is not None]
-        whose = f"the traffic of segment {segments[0]}" if segments else "this traffic"
-        return (
-            f"look with `calidrift coverage` which points {whose} leaves; if it is here to stay, "
-            "run `calidrift select`, then `calidrift recalibrate`"
-        )
 
     def _step_of_harm(self) -> str:
         if self.harm is None or self.harm.breach is None:
@@ -205,26 +195,13 @@ class Headline:
         if self.harm.mean.estimate <= self.harm.tolerance:
             return (
                 "the ranges fit, and INT8 answers differ from FP32 no more than is tolerated by "
-                f"now: find out what was served until {_moment(self.harm.breach.end_ns)}; if it "
+                f"now: find out what was served until {moment(self.harm.breach.end_ns)}; if it "
                 "may come again, run `calidrift recalibrate`, which compares finer quantization"
             )
         return (
             "the ranges fit, yet INT8 answers differ from FP32: run `calidrift recalibrate`, which "
             "compares finer quantization, and check that the served model is the validated one"
         )
-
-
-def _confined(levels: Sequence[ServiceLevel]) -> str:
-    """Name the only segment that breaks the level while the rest of the traffic keeps it."""
-    broken = [level for level in levels if level.segment is not None and level.breach is not None]
-    if len(broken) != 1 or not levels or levels[0].segment is not None:
-        return ""
-    whole, one = levels[0], broken[0]
-    units, outside = whole.units - one.units, whole.outside - one.outside
-    if units <= 0 or outside > whole.tolerance * units:
-        return ""
-    share = percent(one.units / whole.units)
-    return f"segment {one.segment} ({share} of the traffic; the rest is in order)"
 
 
 def _since_drift(harm: MeasuredHarm | None) -> list[str]:
@@ -262,7 +239,7 @@ def _broke(harm: MeasuredHarm) -> str:
         what = "answers that differ from FP32"
     then = f"{breach.total:.3g} of {breach.units:,} then, measured"
     return (
-        f"the tolerated {percent(harm.tolerance)} of {what} broke on {_moment(breach.end_ns)} "
+        f"the tolerated {percent(harm.tolerance)} of {what} broke on {moment(breach.end_ns)} "
         f"({then})"
     )
 
@@ -292,18 +269,10 @@ def _predicted(points: Sequence[PointAssessment]) -> list[str]:
     return [f"predicted at {where}: {moved(worst.sqnr_change_db or 0.0)}"]
 
 
-def _stream(segment: str | None) -> str:
-    return "all traffic" if segment is None else f"segment {segment}"
-
-
 def _begun(alarm: Alarm) -> str:
     if not alarm.since_ns:
         return ", since the first window"
-    return f", since about {_moment(alarm.since_ns)}"
-
-
-def _moment(time_ns: int) -> str:
-    return f"{datetime.fromtimestamp(time_ns / 1e9, UTC):%Y-%m-%d %H:%M:%S} UTC"
+    return f", since about {moment(alarm.since_ns)}"
 
 
 def _points(count: int) -> str:

@@ -38,7 +38,7 @@ def landmarks(
         rules: What the model is assessed by; alarms stay put under these rules.
 
     Returns:
-        The looks, and the moments at which drifts of alarmed points began.
+        The looks, and the moments at which they ended or drifts of alarmed points began.
 
     Cost: as the evidence of an assessment, 1 us per point and look.
     """
@@ -84,4 +84,6 @@ def landmarks(
             looks |= {first, lowest}
             if evidence[lowest] < 0.0:
                 moments.add(int(history.end_ns[lowest]))
+    # Another archive gets rollups for windows: cut there, they are the same looks once more.
+    moments.update(int(history.end_ns[look]) for look in looks)
     return Landmarks(tuple(sorted(looks)), tuple(sorted(moments)))

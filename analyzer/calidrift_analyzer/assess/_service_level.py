@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calidrift_agent._profile import CalibrationProfile
+from calidrift_agent._state import OVERFLOW_SEGMENT
 from calidrift_analyzer.assess._detector import detect_changes
 from calidrift_analyzer.assess._promise import Promise, promise_of
 from calidrift_analyzer.assess._rules import AssessRules
@@ -160,9 +161,10 @@ def _counted(segment: SegmentHistory, promise: Promise) -> int | None:
     """Units of the segment in the reference; None where they are not known, or promise nothing.
 
     A segment that the reference hardly knows is new, or was not named then: what all traffic is
-    promised says more about it.
+    promised says more about it. Which names are counted together as others differs by process and
+    by time, so those of the reference are not the same traffic as those of now.
     """
-    known = segment.reference_units
+    known = None if segment.name == OVERFLOW_SEGMENT else segment.reference_units
     return known if promise.is_random and known is not None and known > promise.blocks else None
 
 

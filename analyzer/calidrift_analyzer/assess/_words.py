@@ -14,6 +14,7 @@ __all__ = [
     "NEXT",
     "NON_FINITE",
     "Findings",
+    "moment",
     "moved",
     "percent",
     "point_next_step",
@@ -122,6 +123,15 @@ def point_next_step(found: Findings) -> str:
         return step
     alone = found.verdict is Verdict.NOT_DRIFTED or found.only_non_finite
     return NON_FINITE if alone else f"{NON_FINITE}; then {step}"
+
+
+def moment(time_ns: int) -> str:
+    """Write a moment.
+
+    >>> moment(1_800_000_000_000_000_000)
+    '2027-01-15 08:00:00 UTC'
+    """
+    return f"{datetime.fromtimestamp(time_ns / 1e9, UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def percent(value: float) -> str:
@@ -239,15 +249,11 @@ def _without_alarm(found: Findings, bound: ObservedBound) -> str:
 def _since(alarm: Alarm) -> str:
     if not alarm.since_ns:
         return "with the first window"
-    return f"about {_moment(alarm.since_ns)}"
+    return f"about {moment(alarm.since_ns)}"
 
 
 def _until(ended: Ended | None) -> str:
     if ended is None:
         return ""
     counts = f"{ended.exceedances:,} of {_units(ended.units)}"
-    return f"; inside the range again since about {_moment(ended.since_ns)} ({counts} left it)"
-
-
-def _moment(time_ns: int) -> str:
-    return f"{datetime.fromtimestamp(time_ns / 1e9, UTC):%Y-%m-%d %H:%M:%S} UTC"
+    return f"; inside the range again since about {moment(ended.since_ns)} ({counts} left it)"

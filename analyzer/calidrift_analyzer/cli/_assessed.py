@@ -11,6 +11,7 @@ from calidrift_analyzer.collect import CollectReport, collect
 from calidrift_analyzer.config import CONFIG_NAME, AnalyzerConfig
 from calidrift_analyzer.errors import NoDataError
 from calidrift_analyzer.records import ModelAssessment, record_document
+from calidrift_analyzer.service import open_store
 from calidrift_analyzer.store import Store
 
 __all__ = ["Assessed", "assess_models", "interval_text", "note_skipped"]
@@ -45,7 +46,7 @@ def assess_models(config: AnalyzerConfig, model: str | None, output: Output) -> 
         StoreError: The database cannot be used.
     """
     _require_a_place(config)
-    with Store.open(config.database) as store:
+    with open_store(config) as store:
         with output.progress("collecting"):
             collected = collect(config.state_dirs, store)
         with output.progress("assessing"):

@@ -56,6 +56,8 @@ def coverage(
     A request is covered when it stays inside the observed bound of every point. Reads the state
     directories first. With `--inputs` the model of the configuration runs over recorded inputs in a
     child process instead, each row one unit, and nothing is stored.
+
+    While `calidrift serve` runs it holds the database: look at its page instead.
     """
     config = load_config(invocation.config)
     output = Output(invocation)

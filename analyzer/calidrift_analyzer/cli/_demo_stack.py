@@ -44,7 +44,7 @@ def demo_stack(
         typer.Option("--stay", help="Keep everything running at the end, until Ctrl-C."),
     ] = False,
 ) -> None:
-    """Show the loop with real servers: Prometheus, Alertmanager, `calidrift serve`, a service.
+    """Show the loop with real servers: Prometheus, Alertmanager, analyzer and a model server.
 
     Needs Debian's packages prometheus and prometheus-alertmanager (or the programs of these names
     from elsewhere); all of them listen on this machine only, on free ports, and end with the

@@ -18,7 +18,7 @@ from calidrift_analyzer.errors import ConfigurationError, NoDataError
 from calidrift_analyzer.ranges import Estimator
 from calidrift_analyzer.recalibrate import recalibrate as make_candidates
 from calidrift_analyzer.records import Candidate, Production
-from calidrift_analyzer.store import Store
+from calidrift_analyzer.service import open_store
 
 __all__ = ["recalibrate"]
 
@@ -82,7 +82,7 @@ def _production(
     config: AnalyzerConfig, contract: ModelContract, out: Output, *, required: bool
 ) -> Production | None:
     """Collect, then take the sketches under the newest profile."""
-    with Store.open(config.database) as store:
+    with open_store(config) as store:
         with out.progress("collecting"):
             collected = collect(config.state_dirs, store)
         observed = store.observed(contract.name)

@@ -15,7 +15,7 @@ from calidrift_analyzer.collect import collect
 from calidrift_analyzer.config import AnalyzerConfig, load_config
 from calidrift_analyzer.cycle import LearnOptions, learn_reference, observed_profile
 from calidrift_analyzer.errors import ConfigurationError, NoDataError
-from calidrift_analyzer.store import Store
+from calidrift_analyzer.service import open_store
 
 __all__ = ["Action", "reference"]
 
@@ -113,7 +113,7 @@ def _model(config: AnalyzerConfig, model: str | None) -> str:
             f"there is no database {config.database} yet and no model is declared; name the model "
             "as it was named in watch(..., name=...)"
         )
-    with Store.open(config.database) as store:
+    with open_store(config) as store:
         collect(config.state_dirs, store)
         recorded = sorted({one.model for one in store.observed()})
     if len(recorded) != 1:
@@ -126,7 +126,7 @@ def _model(config: AnalyzerConfig, model: str | None) -> str:
 def _show(config: AnalyzerConfig, model: str, digest: str | None, out: Output) -> None:
     declared = config.models.get(model)
     rules = AssessRules() if declared is None else AssessRules.of(declared)
-    with Store.open(config.database) as store:
+    with open_store(config) as store:
         collect(config.state_dirs, store)
         chosen, profile = observed_profile(store, model, digest)
         units = store.references.first_units(

@@ -16,7 +16,7 @@ from calidrift_analyzer.cycle import StoredPool, stored_pool
 from calidrift_analyzer.errors import ConfigurationError, NoDataError
 from calidrift_analyzer.records import CandidatePool, Selection
 from calidrift_analyzer.select import select as select_requests
-from calidrift_analyzer.store import Store
+from calidrift_analyzer.service import open_store
 
 __all__ = ["select"]
 
@@ -78,7 +78,7 @@ def select(
 
 def _pool(config: AnalyzerConfig, model: str, out: Output) -> StoredPool:
     """Collect, then read the captures that were compared with the newest profile."""
-    with Store.open(config.database) as store:
+    with open_store(config) as store:
         with out.progress("collecting"):
             collected = collect(config.state_dirs, store)
         note_skipped(out, collected)

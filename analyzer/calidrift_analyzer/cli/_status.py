@@ -56,6 +56,8 @@ def status(
     with one false alarm probability for the whole life of the watch; the cost is the change of
     predicted SQNR at the frozen ranges. Predicted figures are about each range alone; `clipped
     (measured)` is what the served model cuts off, which is little behind a layer that clips.
+
+    While `calidrift serve` runs it holds the database: look at its page instead.
     """
     output = Output(invocation)
     assessed = assess_models(load_config(invocation.config), model, output)

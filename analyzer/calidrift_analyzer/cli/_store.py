@@ -13,7 +13,7 @@ from calidrift_analyzer.cli._output import Output, count
 from calidrift_analyzer.config import AnalyzerConfig, load_config
 from calidrift_analyzer.cycle import landmarks_of, retention_of
 from calidrift_analyzer.errors import ConfigurationError, NoDataError, RefusedError
-from calidrift_analyzer.store import RetentionReport, Store
+from calidrift_analyzer.store import COMMAND_PATIENCE, RetentionReport, Store
 
 __all__ = ["Action", "store"]
 
@@ -66,7 +66,7 @@ def store(
             f"there is no database {config.database} yet; run calidrift status first, or name "
             "another one: [analyzer] database"
         )
-    with Store.open(config.database) as opened:
+    with Store.open(config.database, patience=COMMAND_PATIENCE) as opened:
         if other is not None:
             _merge(opened, other, output)
         elif action is Action.RETAIN:

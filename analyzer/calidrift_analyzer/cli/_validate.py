@@ -12,7 +12,7 @@ from calidrift_analyzer.config import load_config
 from calidrift_analyzer.cycle import load_candidates, save_report
 from calidrift_analyzer.errors import RefusedError
 from calidrift_analyzer.records import Figure, ValidationReport, ValidationRow, record_document
-from calidrift_analyzer.store import Store
+from calidrift_analyzer.service import open_store
 from calidrift_analyzer.validate import validate as measure_candidates
 
 __all__ = ["show_report", "validate"]
@@ -37,7 +37,7 @@ def validate(
     with out.progress("validating") as progress:
         report = measure_candidates(contract, candidates, progress=progress)
     path = save_report(contract, report)
-    with Store.open(config.database) as store:
+    with open_store(config) as store:
         store.outcomes.record_validation(
             ValidationRow(
                 model=contract.name,

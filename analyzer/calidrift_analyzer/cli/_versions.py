@@ -9,7 +9,7 @@ from calidrift_analyzer.cli._output import Output
 from calidrift_analyzer.config import AnalyzerConfig
 from calidrift_analyzer.errors import StoreError
 from calidrift_analyzer.records import PromotedVersion, VersionRow
-from calidrift_analyzer.store import Store
+from calidrift_analyzer.service import open_store
 
 __all__ = ["announce"]
 
@@ -46,7 +46,7 @@ def announce(
 
 def _record(out: Output, config: AnalyzerConfig, version: PromotedVersion, action: str) -> None:
     try:
-        with Store.open(config.database) as store:
+        with open_store(config) as store:
             # Agents will name this profile by its digest: the store must know it.
             store.put_profile(CalibrationProfile.load(version.path / PROFILE_FILE))
             store.outcomes.record_version(

@@ -30,7 +30,7 @@ from calidrift_analyzer.records import (
     record_document,
 )
 from calidrift_analyzer.select import select
-from calidrift_analyzer.store import Store
+from calidrift_analyzer.store import COMMAND_PATIENCE, Store
 from calidrift_analyzer.validate import validate
 
 __all__ = ["collect_and_assess", "run_cycle"]
@@ -75,7 +75,7 @@ def run_cycle(
     options = options or CycleOptions()
     contract = config.model(model)
     tell = progress or _silent
-    with Store.open(config.database) as store:
+    with Store.open(config.database, patience=COMMAND_PATIENCE) as store:
         tell("collecting", 0, 1)
         outcome = collect_and_assess(store, config, contract)
         if not options.force and not needs_action(outcome.assessment):
@@ -161,7 +161,7 @@ def _decide(
     options: CycleOptions,
 ) -> PromotedVersion | None:
     """Keep the decision of the gate, and promote what it accepts."""
-    with Store.open(config.database) as store:
+    with Store.open(config.database, patience=COMMAND_PATIENCE) as store:
         store.outcomes.record_validation(
             ValidationRow(
                 model=contract.name,

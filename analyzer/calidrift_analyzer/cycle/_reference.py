@@ -23,7 +23,7 @@ from calidrift_analyzer.records import (
     VersionRow,
 )
 from calidrift_analyzer.reference import Doubts, learn
-from calidrift_analyzer.store import Store
+from calidrift_analyzer.store import COMMAND_PATIENCE, Store
 
 __all__ = ["LearnOptions", "LearnedReference", "learn_reference", "observed_profile"]
 
@@ -119,7 +119,7 @@ def learn_reference(
             "--output FILE"
         )
     rules = AssessRules() if contract is None else AssessRules.of(contract)
-    with Store.open(config.database) as store:
+    with Store.open(config.database, patience=COMMAND_PATIENCE) as store:
         collect(config.state_dirs, store)
         chosen, profile = observed_profile(store, model, options.profile)
         version = None if options.force else _known(contract, profile, options)

@@ -7,6 +7,7 @@ from calidrift_analyzer.service._desk import (
     RemoteDesk,
     open_desk,
 )
+from calidrift_analyzer.service._opening import open_store
 from calidrift_analyzer.service._server import serve
 from calidrift_analyzer.service._service import Service
 
@@ -17,5 +18,6 @@ __all__ = [
     "Service",
     "create_application",
     "open_desk",
+    "open_store",
     "serve",
 ]

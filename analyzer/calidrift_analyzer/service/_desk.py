@@ -21,7 +21,9 @@ from calidrift_analyzer.errors import (
 )
 from calidrift_analyzer.jobs import Order, approve, cancel, freeze, order_job, require_job
 from calidrift_analyzer.records import JobKind, Trigger
+from calidrift_analyzer.service._gate import USER_HEADER, user_header
 from calidrift_analyzer.service._listing import view_audit
+from calidrift_analyzer.service._opening import Held, open_or_find
 from calidrift_analyzer.service._payloads import MarkOrder, MuteOrder, UnmuteOrder
 from calidrift_analyzer.service._reading import (
     ViewContext,
@@ -43,7 +45,6 @@ from calidrift_analyzer.store import Store
 __all__ = ["Desk", "LocalDesk", "RemoteDesk", "open_desk"]
 
 _TIMEOUT_SECONDS: Final = 30.0
-_ANY: Final = frozenset({"0.0.0.0", "::", ""})
 _PLACES: Final = {"mute": "/mutes", "unmute": "/mutes/end", "mark": "/marks"}
 _EVERY: Final = {"all_mutes": "/mutes?every=true"}
 Document = dict[str, Any]
@@ -95,14 +96,13 @@ def open_desk(
         ConfigurationError: The service cannot be reached.
     """
     if url is not None:
-        yield RemoteDesk(config, url, token_file)
+        yield RemoteDesk(config, url, token_file, actor=actor)
         return
-    try:
-        store = Store.open(config.database)
-    except StoreBusyError as busy:
-        yield RemoteDesk(config, _own_url(config, busy), token_file, busy)
+    found = open_or_find(config)
+    if isinstance(found, Held):
+        yield RemoteDesk(config, _asked(found), token_file, found.busy, actor=actor)
         return
-    with store:
+    with found as store:
         yield LocalDesk(config, store, actor)
 
 
@@ -201,6 +201,7 @@ class RemoteDesk:
         url: Address of the service.
         token_file: File with the token to send.
         busy: Why the database itself was not used; told where no service answers.
+        actor: Who orders; a service without tokens keeps it for the audit.
     """
 
     def __init__(
@@ -209,11 +210,14 @@ class RemoteDesk:
         url: str,
         token_file: Path | None = None,
         busy: StoreBusyError | None = None,
+        *,
+        actor: str = "",
     ) -> None:
         self._config = config
         self._url = url.rstrip("/")
         self._token_file = token_file
         self._busy = busy
+        self._user = user_header(actor)
         # Never through a proxy of the environment: the token would go there, too.
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
@@ -242,6 +246,8 @@ class RemoteDesk:
         token = self._token(scope)
         if token:
             headers["Authorization"] = f"Bearer {token}"
+        elif self._user:
+            headers[USER_HEADER] = self._user
         data = None
         if body is not None:
             data = json.dumps(body).encode()
@@ -274,13 +280,14 @@ class RemoteDesk:
         return Tokens.load(self._config.service.tokens, service_tokens()).secret_for(scope)
 
 
-def _own_url(config: AnalyzerConfig, busy: StoreBusyError) -> str:
-    told = config.service
-    if not told.port:
-        raise busy
-    host = "127.0.0.1" if told.host in _ANY else told.host
-    shown = f"[{host}]" if ":" in host else host
-    return f"{'http' if told.certificate is None else 'https'}://{shown}:{told.port}"
+def _asked(held: Held) -> str:
+    if held.url is None:
+        raise StoreBusyError(
+            f"{held.who}; wait until it has finished, or, where that is `calidrift serve` (port = "
+            "0: its address is not known here), give the address that it printed at its start: "
+            "--url http://127.0.0.1:PORT"
+        )
+    return held.url
 
 
 def _detail(body: bytes) -> str:

@@ -2,7 +2,9 @@
 
 import math
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from typing import Annotated, Any, Final, final
+from urllib.parse import quote, unquote
 
 from fastapi import Depends, HTTPException, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
@@ -11,9 +13,12 @@ from calidrift_analyzer.config import LOOPBACK
 from calidrift_analyzer.service._limits import RateLimit
 from calidrift_analyzer.service._tokens import Caller, Scope, TokenFile
 
-__all__ = ["Gate", "bearer_scheme", "gate_of", "requires"]
+__all__ = ["USER_HEADER", "Gate", "bearer_scheme", "gate_of", "requires", "user_header"]
 
 _LOCAL: Final = Caller("local", frozenset(Scope))
+_LONGEST_USER: Final = 64
+USER_HEADER: Final = "X-Calidrift-User"
+"""Who asks where there are no tokens, percent-encoded: a claim, so the audit adds `(local)`."""
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 bearer_scheme: Final = HTTPBearer(auto_error=False, description="A token with the scope it needs.")
 Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(bearer_scheme)]
@@ -39,18 +44,20 @@ class Gate:
         """Let in who sent a token.
 
         Raises:
-            HTTPException: 401, 403 or 429.
+            HTTPException: 400, 401, 403 or 429.
         """
         tokens = self._tokens.current()
         if not self._tokens.guarded:
-            return self._allow(request, self._local(request), scope)
+            # Counted as one caller, by whatever names it asks.
+            caller = self._allow(request, self._local(request), scope)
+            return replace(caller, name=_local_name(request))
         return self._allow(request, None if sent is None else tokens.bearer(sent), scope)
 
     def admit_signed(self, request: Request, body: bytes, scope: Scope) -> Caller:
         """Let in who signed a body.
 
         Raises:
-            HTTPException: 401, 403 or 429.
+            HTTPException: 400, 401, 403 or 429.
         """
         return self._allow(request, self._tokens.current().signed(request.headers, body), scope)
 
@@ -85,6 +92,26 @@ class Gate:
         if request.method not in _SAFE and origin is not None and origin != own:
             raise HTTPException(403, "another site's page may not change anything here")
         return _LOCAL
+
+
+def user_header(name: str) -> str:
+    """Write a person's name for the header; empty where there is none to tell."""
+    shown = "".join(sign for sign in name if sign.isprintable()).strip()[:_LONGEST_USER]
+    return "" if shown == _LOCAL.name else quote(shown, safe="")
+
+
+def _local_name(request: Request) -> str:
+    sent = request.headers.get(USER_HEADER)
+    if sent is None:
+        return _LOCAL.name
+    name = unquote(sent).strip()
+    if not name or len(name) > _LONGEST_USER or not name.isprintable():
+        raise HTTPException(
+            400,
+            f"{USER_HEADER} must be a name of at most {_LONGEST_USER} printable characters, "
+            "percent-encoded; correct it, or leave it out",
+        )
+    return f"{name} ({_LOCAL.name})"
 
 
 def gate_of(request: Request) -> Gate:

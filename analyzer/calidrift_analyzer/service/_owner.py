@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar, final
 
 from calidrift_analyzer.errors import StoreError, StoreUnavailableError
-from calidrift_analyzer.store import Store
+from calidrift_analyzer.store import Store, while_busy
 
 __all__ = ["StoreOwner"]
 
@@ -42,15 +42,23 @@ class StoreOwner:
     Args:
         path: The database file.
         open: Opens it; for tests.
+        patience: For how many seconds to wait at first for another process that holds it.
 
     Raises:
         StoreBusyError: Another process holds it.
         StoreError: It cannot be used.
     """
 
-    def __init__(self, path: Path, open: Callable[[Path], Store] = Store.open) -> None:
+    def __init__(
+        self,
+        path: Path,
+        open: Callable[[Path], Store] = Store.open,
+        *,
+        patience: float = 0.0,
+    ) -> None:
         self._path = path
         self._open = open
+        self._patience = patience
         self._tasks: queue.Queue[_Task | None] = queue.Queue(_MOST_WAITING)
         self._ready = threading.Event()
         self._closed = threading.Event()
@@ -132,7 +140,7 @@ class StoreOwner:
 
     def _serve(self) -> None:
         try:
-            store = self._open(self._path)
+            store = while_busy(lambda: self._open(self._path), self._patience)
         except BaseException as error:
             self._failure = error
             self._ready.set()

@@ -23,6 +23,8 @@ from calidrift_analyzer.service._tokens import TokenFile
 __all__ = ["Service", "load_tokens"]
 
 _JOB_SECONDS: Final = 1e9
+_PATIENCE_SECONDS: Final = 10.0
+"""A command that holds the database when the service starts is no reason to give up."""
 
 
 def load_tokens(config: AnalyzerConfig) -> TokenFile:
@@ -65,7 +67,7 @@ class Service:
         self.registry: CollectorRegistry
         self._durations: JobDurations
         self.registry, self._durations = analyzer_registry(self.board)
-        self.owner = StoreOwner(config.database)
+        self.owner = StoreOwner(config.database, patience=_PATIENCE_SECONDS)
         self.worker = Worker(self.owner, config, stages or RealStages(), on_end=self._job_ended)
         self.tasks = Tasks(config, self.owner, self.worker, self.board)
         self.schedule = Schedule(_timetable(config, self.tasks), self.owner, self._durations)

@@ -54,7 +54,7 @@ class Scope(StrEnum):
 @final
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks: the name of a token, or `local` where no tokens are configured."""
+    """Who asks: the name of a token; where none are configured `local` or `NAME (local)`."""
 
     name: str
     scopes: frozenset[Scope]

@@ -6,6 +6,7 @@ from calidrift_analyzer.store._connection import StoreLostError
 from calidrift_analyzer.store._jobs import JobBook, NewJob, Step
 from calidrift_analyzer.store._merging import MergeReport
 from calidrift_analyzer.store._outcomes import Outcomes
+from calidrift_analyzer.store._patience import COMMAND_PATIENCE, while_busy
 from calidrift_analyzer.store._references import References
 from calidrift_analyzer.store._retention import (
     FindLandmarks,
@@ -24,6 +25,7 @@ from calidrift_analyzer.store._views import (
 )
 
 __all__ = [
+    "COMMAND_PATIENCE",
     "Annotations",
     "CheckReport",
     "FindLandmarks",
@@ -44,4 +46,5 @@ __all__ = [
     "StoreLostError",
     "Upkeep",
     "Views",
+    "while_busy",
 ]

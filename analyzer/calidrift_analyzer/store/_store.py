@@ -17,6 +17,7 @@ from calidrift_analyzer.store._compaction import compact, is_worth_it
 from calidrift_analyzer.store._connection import Connection, StoreLostError
 from calidrift_analyzer.store._jobs import JobBook
 from calidrift_analyzer.store._outcomes import Outcomes
+from calidrift_analyzer.store._patience import while_busy
 from calidrift_analyzer.store._reading import read_history, read_sums, read_totals
 from calidrift_analyzer.store._references import References
 from calidrift_analyzer.store._retention import (
@@ -57,11 +58,12 @@ class Store:
         self.views = Views(connection)
 
     @classmethod
-    def open(cls, path: Path) -> Self:
+    def open(cls, path: Path, *, patience: float = 0.0) -> Self:
         """Open a database, or make a new one, and bring it to the schema of this version.
 
         Args:
             path: The file; its folder is made where missing.
+            patience: For how many seconds to wait for another process that holds it.
 
         Raises:
             StoreBusyError: Another process holds it; the message names its pid.
@@ -75,7 +77,7 @@ class Store:
                 f"the folder of the database {path} cannot be made ({error.strerror}); give a "
                 "path in a folder that can be written"
             ) from error
-        return cls(Connection(path))
+        return cls(while_busy(lambda: Connection(path), patience))
 
     def __enter__(self) -> Self:
         return self

@@ -95,6 +95,8 @@ def test_a_drift_of_one_segment_is_told_as_one():
         (WHOLE, NIGHT, level("day", 100, 5, broken=True)),
         # The rest of the traffic leaves the ranges as well, beyond what is tolerated.
         (level(None, 1000, 60, broken=True), NIGHT),
+        # Most of what is outside is not of that segment.
+        (level(None, 10_000, 40, broken=False), NIGHT),
         # There is no other traffic.
         (level(None, 20, 10, broken=True), NIGHT),
         (),
@@ -152,6 +154,51 @@ def test_calm_points_do_not_hide_a_broken_segment_or_harm():
     assert "calidrift recalibrate" in harmed.next_step
     assert headline(CALM, harm=measured(0.0)).next_step == "nothing to do"
     assert "answers" not in headline(CALM, harm=measured(0.0)).sentence
+
+
+def test_a_level_that_is_kept_again_is_told_in_the_past():
+    """A breach is for ever; what is tolerated by now is not called broken."""
+    calm = replace(level(None, 12_000, 47, broken=True), breach=Breach(MOMENT, 1_000, 27))
+    found = headline(CALM, levels=(calm,))
+    assert found.sentence.startswith(
+        "all traffic broke the service level on 2027-01-15 08:00:00 UTC (27 of 1,000 units then); "
+        "0.39 % overall, 1 % tolerated"
+    )
+    assert "what this traffic was until 2027-01-15 08:00:00 UTC" in found.next_step
+    # What is still broken is told before it.
+    both = headline(CALM, levels=(calm, replace(calm, segment="day"), NIGHT))
+    assert both.sentence.startswith("segment night (and 1 more) breaks the service level since")
+
+
+def test_a_segment_that_no_alarm_can_be_raised_about_is_named():
+    lost = replace(
+        level("night", 200, 200, broken=False), tolerance=1.0, share=Interval(1.0, 0.95, 1.0)
+    )
+    found = headline(CALM, levels=(WHOLE, lost))
+    assert found.sentence == (
+        "no alarm at any point yet; segment night: 200 of 200 units left a range, and the "
+        "reference has too few units of it to tell whether that is new"
+    )
+    assert found.next_step.startswith("look with `calidrift coverage` which points segment night")
+    more = headline(CALM, levels=(WHOLE, replace(lost, segment="day", outside=150), lost))
+    assert "segment night (and 1 more): 200 of 200" in more.sentence
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"share": Interval(0.3, 0.05, 0.6)},  # not surely far more than is declared
+        {"tolerance": 0.01},  # an alarm can be raised about it
+        {"breach": Breach(MOMENT, 5, 5)},  # and was
+        {"share": None},
+    ],
+)
+def test_other_segments_are_not_named_without_an_alarm(other):
+    lost = replace(
+        level("night", 200, 60, broken=False), tolerance=0.5, share=Interval(0.3, 0.2, 0.4)
+    )
+    assert "night: 60 of 200" in headline(CALM, levels=(WHOLE, lost)).sentence
+    assert "too few" not in headline(CALM, levels=(WHOLE, replace(lost, **other))).sentence
 
 
 def test_answers_compared_before_a_drift_say_nothing_about_it():

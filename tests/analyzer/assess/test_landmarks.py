@@ -10,7 +10,7 @@ from calidrift_agent._state import SegmentCount, Window
 from calidrift_agent._vocabulary import RequestColumn
 from calidrift_analyzer.assess import assess_stored, landmarks
 from calidrift_analyzer.records import record_document
-from calidrift_analyzer.store import Landmarks, Retention, _writing
+from calidrift_analyzer.store import Landmarks, Retention, Store, _writing
 
 SECOND = 1_000_000_000
 HOUR = 3_600 * SECOND
@@ -113,6 +113,65 @@ def test_without_landmarks_the_assessment_would_change(served):
     served.store.retain(HARD, lambda *_: Landmarks(), now_ns=served.now_ns)
     with pytest.raises(AssertionError):
         assert_close(said(served), before)
+
+
+WHOLE = Retention(**dict.fromkeys(("windows", "minutes", "hours", "days"), timedelta(hours=1)))
+
+
+def alarms(store):
+    """Of points, of service levels and of harm."""
+    found = assess_stored(store, "net")
+    levels = {one.segment: one.breach for one in found.service_levels}
+    return {one.name: one.alarm for one in found.points}, levels, found.harm.breach
+
+
+def merged_alarms(bench, path, replicas, find):
+    """What is found before folding, after it, and in an empty archive that takes it over."""
+    tensors = {name: bench.normal(2048, elements=16) for name in POINTS[:2]}
+    bench.calibrate(tensors)
+    bounds = [point.observed_bound.value for point in bench.profile.points.values()]
+    bench.store.put_profile(bench.profile)
+    batch = bench.store.next_batch()
+    for _ in range(replicas):
+        made = []
+        for number in range(180):
+            drifts = 60 <= number < 75
+            values = [bench.normal(20, elements=16) for _ in tensors]
+            values[0][: 3 * drifts] *= 4
+            window = bench.traffic.unit_window(number, values, bounds)
+            window.requests[COMPARED] = (10, 10, 10 - 6 * drifts, 0, 0)
+            made.append(window)
+        meta = bench.traffic.meta(points=tuple(tensors), profile=bench.profile.digest)
+        bench.store.ingest(meta, made, batch=batch)
+    before = alarms(bench.store)
+    bench.store.retain(WHOLE, find, now_ns=2 * START)
+    folded = alarms(bench.store)
+    bench.store.close()
+    with Store.open(path) as other:
+        other.upkeep.merge(bench.store.path)
+        return before, folded, alarms(other)
+
+
+@pytest.mark.parametrize("replicas", [1, 3])
+def test_alarms_stay_where_a_folded_archive_is_merged(replicas, bench, tmp_path):
+    before, folded, merged = merged_alarms(bench, tmp_path / "y.duckdb", replicas, landmarks)
+    assert before[0]["a:input"], "planted"
+    assert before[1][None], "planted"
+    assert before[2], "planted"
+    assert folded == before
+    if replicas == 1:
+        assert merged == before
+    # Rollups of several replicas are looked at one after another: as far as the nearest cut.
+    assert merged[0]["a:input"]
+    assert merged[1][None]
+    assert merged[2]
+
+
+def test_without_cuts_at_looks_alarms_would_be_lost(bench, tmp_path):
+    """Planted mutant: looks stay, but rollups reach across them."""
+    path = tmp_path / "y.duckdb"
+    _, _, merged = merged_alarms(bench, path, 1, lambda *one: Landmarks(landmarks(*one).looks))
+    assert merged[1:] == ({None: None}, None)
 
 
 def test_without_a_profile_there_are_no_landmarks(bench):

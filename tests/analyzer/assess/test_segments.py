@@ -4,6 +4,7 @@ Streams are simulated with fixed seeds. The mutant holds every segment against t
 """
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from calidrift_agent._profile import (
     PointProfile,
     ReferenceOrigin,
 )
+from calidrift_agent._state import OVERFLOW_SEGMENT
 from calidrift_agent._vocabulary import Instrument, ReferenceSource
 from calidrift_analyzer.assess import AssessRules
 from calidrift_analyzer.assess._intervals import interval
@@ -132,3 +134,20 @@ def test_drift_of_the_segment_alone_is_found():
         assert segment.segment == "wide"
         assert np.cumsum(segment.units)[segment.breach] <= 200
         assert found[1].breach is None
+
+
+def test_the_reference_units_of_the_overflow_segment_promise_nothing():
+    """Which names are counted together there differs by process and by time."""
+    rng = np.random.default_rng(34)
+    reference, of = draw(rng, REFERENCE, 0.2, 1.0)
+    peaks, wide = draw(rng, 10 * WINDOW, 0.2, 1.0)
+    profile, rules = profile_of(reference, CALIBRATED), AssessRules(alpha=ALPHA)
+
+    def tolerances(name, known):
+        made = history(peaks, wide, reference.max(axis=0), (None, known))
+        named = replace(made, segments=(made.segments[0], replace(made.segments[1], name=name)))
+        return streams(named, profile, rules)[2].tolerance
+
+    known = int(of.sum())
+    assert not np.array_equal(tolerances("wide", known), tolerances("wide", None))
+    assert np.array_equal(tolerances(OVERFLOW_SEGMENT, known), tolerances("wide", None))

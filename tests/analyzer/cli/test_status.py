@@ -203,7 +203,11 @@ def test_nothing_at_all_is_a_usage_error(shop):
 def test_two_analyzers(watched):
     """The second one is told who holds the database, in one sentence."""
     watched.serve(1.0)
-    code = "import sys; from calidrift_agent._command_line import run; sys.exit(run(sys.argv[1:]))"
+    code = (
+        "import sys; from calidrift_agent._command_line import run; "
+        "from calidrift_analyzer.service import _opening; _opening.COMMAND_PATIENCE = 0.0; "
+        "sys.exit(run(sys.argv[1:]))"
+    )
     words = ["status", "--config", str(watched.root / "calidrift.toml")]
     with Store.open(watched.root / "calidrift.duckdb"):
         ended = subprocess.run(

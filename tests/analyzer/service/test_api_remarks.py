@@ -14,9 +14,11 @@ from calidrift_agent._command_line import run
 from calidrift_analyzer.cli._annotated import user_name
 from calidrift_analyzer.jobs import mark, mute, unmute
 from calidrift_analyzer.records import Marker, Mute
+from calidrift_analyzer.service._gate import user_header
 from calidrift_analyzer.store import Store
 
 DEADLINE = 120.0
+MARK = {"model": "net", "text": "x"}
 MUTE = {"model": "net", "point": "a:*", "seconds": 3_600, "reason": "a new camera"}
 CONFIG = """
 [service]
@@ -162,6 +164,53 @@ def test_it_takes_the_scope_trigger(make_site, tokens_file):
     assert {one["actor"] for one in entries} == {"ci"}
 
 
+def test_without_tokens_the_audit_names_who_says_to_ask(site):
+    def marked(name):
+        headers = {} if name is None else {"X-Calidrift-User": name}
+        return site.post("/marks", {"model": "net", "text": "x"}, headers=headers)
+
+    told = [marked(name).json()["author"] for name in (None, "eve", "J%C3%BCrgen%20B.", "n" * 64)]
+    wrong = [marked(name) for name in ("", "%20", "a%0Ab", "n" * 65)]
+
+    assert told == ["local", "eve (local)", "Jürgen B. (local)", "n" * 64 + " (local)"]
+    assert [one.status_code for one in wrong] == [400] * 4
+    assert "X-Calidrift-User must be a name of at most 64" in wrong[0].json()["detail"]
+    assert {actor for _, actor, _ in audit(site)} == set(told)
+
+
+def test_with_tokens_nobody_says_who_they_are(make_site, tokens_file):
+    path = tokens_file('[ci]\nsecret = "fedcba9876543210"\nscopes = ["trigger", "read"]\n')
+    site = make_site(tokens=path)
+    headers = {"Authorization": "Bearer fedcba9876543210", "X-Calidrift-User": "eve"}
+
+    assert site.post("/marks", MARK, headers=headers).json()["author"] == "ci"
+    assert site.post("/marks", MARK, headers={"X-Calidrift-User": "ci"}).status_code == 401
+
+
+def test_all_names_of_this_machine_are_one_caller(make_site):
+    site = make_site(requests_per_minute=2)
+
+    answers = [
+        site.post("/marks", MARK, headers={"X-Calidrift-User": name}).status_code
+        for name in "abcdef"
+    ]
+
+    assert 429 in answers
+
+
+@pytest.mark.parametrize(
+    ("name", "sent"),
+    [("eve", "eve"), ("Jürgen B.", "J%C3%BCrgen%20B."), ("local", ""), ("", "")],
+    ids=["plain", "encoded", "nobody", "empty"],
+)
+def test_how_a_command_names_its_user(name, sent):
+    assert user_header(name) == sent
+
+
+def test_a_name_that_no_service_takes_is_cut():
+    assert user_header("a\n\udce9" + "b" * 99) == "a" + "b" * 63
+
+
 def test_a_mute_of_which_the_commit_was_lost_is_found_not_doubled(tmp_path, monkeypatch):
     """A full disk may take the database down after a commit became durable."""
     with Store.open(tmp_path / "x.duckdb") as store:
@@ -238,7 +287,10 @@ def test_commands_go_through_the_service_that_holds_the_database(serving, capsys
     nothing = told("unmute", "net", status=2)
     wrong = told("mute", "nett", "--for", "2h", "--reason", "x", status=2)
     entries = told("jobs", "audit")["items"]
+    seen = told("status", status=2)["error"]["message"]
 
+    assert "the service on http://127.0.0.1:" in seen
+    assert seen.endswith("do not stop it")
     one = muted["mute"]
     assert (one["point"], one["author"], one["state"]) == ("fc:input", "ops", "active")
     assert one["until_ns"] - one["created_ns"] == 7_200 * 10**9

@@ -9,13 +9,23 @@ import pytest
 
 from calidrift_agent._state import SegmentCount
 from calidrift_agent._vocabulary import Instrument, RequestColumn
+from calidrift_analyzer.assess import AssessRules
+from calidrift_analyzer.assess._measured_harm import measured_harm
+from calidrift_analyzer.records import HarmBreach
 from calidrift_analyzer.store import Landmarks, Retention, Store, _migrations
 from calidrift_analyzer.store._sql import migrations
 
 SECOND = 1_000_000_000
 EPOCH = 1_800_000_000 * SECOND
 COMPARED = slice(RequestColumn.COMPARED, RequestColumn.DISTANCE_PPB + 1)
-VALUES = {"INTEGER": "1", "TINYINT": "1", "BIGINT": "0", "DOUBLE": "1.0", "VARCHAR": "'x'"}
+VALUES = {
+    "VARCHAR[]": "[]",
+    "INTEGER": "1",
+    "TINYINT": "1",
+    "BIGINT": "0",
+    "DOUBLE": "1.0",
+    "VARCHAR": "'x'",
+}
 STREAM = {"model": "'net'", "profile": "'p'", "instrument": "'range'"}
 HARD = Retention(**dict.fromkeys(("windows", "minutes", "hours", "days"), timedelta(hours=1)))
 
@@ -40,36 +50,124 @@ def add(connection, table, **values):
     connection.execute(f"INSERT INTO {table} VALUES ({listed})")
 
 
-def test_what_an_earlier_version_folded_counts_in_the_look_that_ended_with_it(
-    tmp_path, monkeypatch
-):
-    path = tmp_path / "old.duckdb"
+@pytest.fixture
+def old(tmp_path, monkeypatch):
+    """A database as the schema before this one has it; `old.opened()` migrates it."""
+    connection = duckdb.connect(str(tmp_path / "old.duckdb"))
     steps = [step for step in migrations() if step.number < 8]
-    connection = duckdb.connect(str(path))
-    monkeypatch.setattr(_migrations, "migrations", lambda: tuple(steps))
-    _migrations.migrate(connection, "old")
-    add(connection, "processes", process_id="1")
-    for look, second in enumerate((60, 120, 180)):
-        add(connection, "looks", look=str(look), ended=moment(second))
-    figures = ("compared", "ranked", "agreed", "noise_ppb")
-    for second, *counts in (
-        (50, 10, 10, 7, 5),  # by classes
-        (60, 4, 4, 4, 0),
-        (61, 20, 3, 3, 9 * 10**9),  # by noise
-        (500, 6, 6, 5, 0),  # after the last look
-        (170, 0, 0, 0, 0),
-    ):
-        found = dict(zip(figures, map(str, counts), strict=True))
-        add(connection, "rollups", number=str(second), ended=moment(second), **found)
-    connection.close()
-    monkeypatch.undo()
-    with Store.open(path) as store:
-        found = store.history("net", "p", instrument=Instrument.RANGE).compared
-        assert found.looks.tolist() == [0, 1, 2]
-        assert found.compared.tolist() == [14, 20, 6]
-        assert found.ranked.tolist() == [14, 0, 6]
-        assert found.agreed.tolist() == [11, 0, 5]
-        assert found.noise_ppb.tolist() == [0, 9 * 10**9, 0]
+    with monkeypatch.context() as patched:
+        patched.setattr(_migrations, "migrations", lambda: tuple(steps))
+        _migrations.migrate(connection, "old")
+    return Old(connection, tmp_path / "old.duckdb")
+
+
+class Old:
+    """Writes what that version folded."""
+
+    def __init__(self, connection, path):
+        self.connection, self.path = connection, path
+
+    def processes(self, *numbers):
+        for number in map(str, numbers):
+            add(self.connection, "processes", process_id=number, process=f"'{number}'")
+            add(self.connection, "process_points", process_id=number, position="0", point="'a'")
+
+    def rollups(self, *rows):
+        """Rows of process, batch, end, and what was compared."""
+        names = ("process_id", "batch", "compared", "ranked", "agreed", "noise_ppb")
+        for number, (process, batch, second, *counts) in enumerate(rows):
+            found = dict(zip(names, map(str, (process, batch, *counts)), strict=True))
+            add(self.connection, "rollups", number=str(number), ended=moment(second), **found)
+
+    def looks(self, *seconds, units=0):
+        for look, second in enumerate(seconds):
+            counts = dict.fromkeys(("windows", "seen", "units", "covered"), str(units))
+            place = {"look": str(look), "ended": moment(second)}
+            add(self.connection, "looks", **place, **counts)
+            add(self.connection, "look_points", look=str(look), point="'a'", units=str(look + 1))
+            add(
+                self.connection, "look_segments", look=str(look), place="1", segment="'day'",
+                units=str(look + 1),
+            )  # fmt: skip
+
+    def history(self):
+        self.connection.close()
+        with Store.open(self.path) as store:
+            numbers = store._connection.rows("SELECT look FROM looks ORDER BY look")
+            found = store.history("net", "p", instrument=Instrument.RANGE)
+        assert [look for (look,) in numbers] == list(range(found.end_ns.size))
+        return found
+
+
+def seconds(history, looks=slice(None)):
+    return ((history.end_ns[looks] - EPOCH) // SECOND).tolist()
+
+
+def test_what_an_earlier_version_folded_are_looks_of_their_own(old):
+    old.processes(1)
+    old.looks(60, 120, 180)
+    old.rollups(
+        (1, 0, 50, 10, 10, 7, 5),  # by classes
+        (1, 0, 60, 4, 4, 4, 0),
+        (1, 0, 61, 20, 3, 3, 9 * 10**9),  # by noise
+        (1, 0, 170, 0, 0, 0, 0),
+        (1, 0, 500, 6, 6, 5, 0),  # after the last look
+    )
+    history = old.history()
+    assert seconds(history) == [50, 60, 60, 61, 120, 500, 180]
+    found = history.compared
+    assert found.looks.tolist() == [0, 1, 3, 5]
+    assert found.compared.tolist() == [10, 4, 20, 6]
+    assert found.ranked.tolist() == [10, 4, 0, 6]
+    assert found.agreed.tolist() == [7, 4, 0, 5]
+    assert found.noise_ppb.tolist() == [0, 0, 9 * 10**9, 0]
+
+
+def test_points_and_segments_move_with_their_looks(old):
+    old.processes(1)
+    old.looks(60, 120, 180, units=7)
+    old.rollups((1, 0, 50, 1, 1, 1, 0), (1, 0, 110, 1, 1, 1, 0), (1, 0, 115, 1, 1, 1, 0))
+    history = old.history()
+    assert seconds(history) == [50, 60, 110, 115, 120, 180]
+    assert history.request_units.tolist() == [0, 7, 0, 0, 7, 7]
+    assert history.units[:, 0].tolist() == [0, 1, 0, 0, 2, 3]
+    assert history.segments[0].looks.tolist() == [1, 4, 5]
+    assert history.segments[0].units.tolist() == [1, 2, 3]
+
+
+def test_rollups_are_looked_at_in_their_order_and_late_ones_stay_late(old):
+    old.processes(1, 2)
+    add(old.connection, "moments", moment=moment(60))
+    old.looks(120, 60)  # the second hour brought what was late
+    old.rollups(
+        (2, 0, 60, 2, 2, 2, 0),
+        (1, 0, 60, 1, 1, 1, 0),
+        (2, 0, 120, 8, 8, 8, 0),
+        (1, 0, 120, 4, 4, 4, 0),
+        (1, 1, 50, 16, 16, 16, 0),
+    )
+    history = old.history()
+    assert history.compared.compared.tolist() == [1, 2, 12, 16], "two at the moment, then one"
+    assert seconds(history, history.compared.looks) == [60, 60, 120, 50]
+
+
+def test_without_comparisons_looks_stay_as_they_are(old):
+    old.processes(1)
+    old.looks(60, 120)
+    old.rollups((1, 0, 60, 0, 0, 0, 0))
+    history = old.history()
+    assert seconds(history) == [60, 120]
+    assert history.compared is None
+
+
+def test_a_breach_of_harm_that_an_earlier_version_told_stays(old):
+    """Calm, ten bad seconds, calm for the rest of the hour, all of it in one joined look."""
+    old.processes(1)
+    old.looks(2, 600)
+    calm = ((1, 0, end, 600, 600, 600, 0) for end in range(120, 660, 60))
+    old.rollups((1, 0, 60, 600, 600, 600, 0), (1, 0, 70, 100, 100, 40, 0), *calm)
+    breach = measured_harm(old.history(), AssessRules()).breach
+    assert breach == HarmBreach(EPOCH + 70 * SECOND, 700, 60.0)
 
 
 def compared_windows(traffic, number, counts):
