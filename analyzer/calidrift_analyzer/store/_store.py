@@ -56,6 +56,7 @@ class Store:
         self.annotations = Annotations(connection)
         self.jobs = JobBook(connection)
         self.views = Views(connection)
+        self._memory_limit = ""
 
     @classmethod
     def open(cls, path: Path, *, patience: float = 0.0) -> Self:
@@ -103,12 +104,17 @@ class Store:
         """Give back the memory that holds blocks of the file; later reads fetch them again.
 
         DuckDB keeps what it has read, up to four fifths of the machine's memory. Lowering its limit
-        for a moment lets go of all that no query uses.
+        for a moment lets go of all that no query uses. The former limit is set by its value: RESET
+        only says so in DuckDB 1.5, where the low limit would stay in force. It is asked for once,
+        because DuckDB rounds down what it tells, and the limit would shrink each time.
         """
+        if not self._memory_limit:
+            known = self._connection.rows("SELECT current_setting('memory_limit')")
+            self._memory_limit = str(known[0][0])
         try:
             self._connection.rows(f"SET memory_limit = '{_LEAST_MEMORY}'")
         finally:
-            self._connection.rows("RESET memory_limit")
+            self._connection.rows(f"SET memory_limit = '{self._memory_limit}'")
 
     def next_batch(self) -> int:
         """Give the number of a new collect run; sequential tests look at runs in this order."""
