@@ -22,6 +22,15 @@ torch.set_num_threads(1)
 torch._dynamo.trace_rules.add("coverage")
 
 
+@pytest.fixture
+def fresh_dynamo() -> Iterator[None]:
+    """Nothing compiled, nothing counted: before and after."""
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    yield
+    torch._dynamo.reset()
+
+
 class TinyBlock(nn.Module):
     """Residual block whose two convolutions read one tensor through one quantizer."""
 

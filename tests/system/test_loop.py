@@ -5,8 +5,6 @@ rules is put to that Prometheus.
 """
 
 import json
-import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -45,17 +43,6 @@ STEPS = [
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
-def needed(program, package):
-    """Path of a program; a skip with its reason, or a failure where system tests must run."""
-    path = shutil.which(program)
-    if path is None:
-        reason = f"{program} is not installed (Debian: apt-get install {package})"
-        if os.environ.get("CALIDRIFT_REQUIRE_SYSTEM") == "1":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    return path
-
-
 class Stack:
     """The command at work, with its document and its children."""
 
@@ -87,7 +74,7 @@ class Stack:
 
 
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory):
+def stack(tmp_path_factory, needed):
     """One run; it stays when the loop has gone round, and is ended with Ctrl-C."""
     needed("prometheus", "prometheus")
     needed("prometheus-alertmanager", "prometheus-alertmanager")

@@ -2,8 +2,6 @@
 
 import http.client
 import json
-import os
-import shutil
 import socket
 import threading
 import time
@@ -44,15 +42,6 @@ ALERT = {
 }
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
-
-
-def needed(name, package):
-    """Skip with a reason, or fail where system tests must run."""
-    if shutil.which(name) is None:
-        reason = f"{name} is not installed (Debian: apt-get install {package})"
-        if os.environ.get("CALIDRIFT_REQUIRE_SYSTEM") == "1":
-            pytest.fail(reason)
-        pytest.skip(reason)
 
 
 class Stages:
@@ -214,7 +203,9 @@ def site(files):
         yield found
 
 
-def test_alertmanager_tries_again_until_the_database_is_back_and_one_job_comes_of_it(files, site):
+def test_alertmanager_tries_again_until_the_database_is_back_and_one_job_comes_of_it(
+    files, site, needed
+):
     """Then it tells the same again, and the end while the job runs."""
     needed(ALERTMANAGER, "prometheus-alertmanager")
     site.stages.hold = JobState.VALIDATING
@@ -238,7 +229,7 @@ def test_alertmanager_tries_again_until_the_database_is_back_and_one_job_comes_o
         assert len(site.jobs()) == 1
 
 
-def test_alertmanager_does_not_insist_where_its_token_has_expired(files):
+def test_alertmanager_does_not_insist_where_its_token_has_expired(files, needed):
     needed(ALERTMANAGER, "prometheus-alertmanager")
     soon = datetime.now(UTC) - timedelta(seconds=1)
     with Site(files, soon).listening() as site, alertmanager(files, site) as real:

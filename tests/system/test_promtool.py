@@ -4,9 +4,7 @@ The series are synthetic, made from the metric catalogue: what returns data here
 labels and parts that exist, and what returns nothing without series invents no zeros.
 """
 
-import os
 import re
-import shutil
 import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,24 +38,13 @@ VALUES = {"calidrift_agent_points_observed": "0x120"}
 MINUTES = 90
 
 
-def needed(program, package):
-    """Path of a program; a skip with its reason, or a failure where system tests must run."""
-    path = shutil.which(program)
-    if path is None:
-        reason = f"{program} is not installed (Debian: apt-get install {package})"
-        if os.environ.get("CALIDRIFT_REQUIRE_SYSTEM") == "1":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    return path
-
-
 @pytest.fixture(scope="session")
-def promtool():
+def promtool(needed):
     """Path of promtool."""
     return needed("promtool", "prometheus")
 
 
-def test_without_the_program_the_tests_are_skipped_unless_they_must_run(monkeypatch):
+def test_without_the_program_the_tests_are_skipped_unless_they_must_run(monkeypatch, needed):
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("CALIDRIFT_REQUIRE_SYSTEM", raising=False)
     with pytest.raises(pytest.skip.Exception, match="apt-get install prometheus"):

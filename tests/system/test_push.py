@@ -3,12 +3,9 @@
 import json
 import os
 import signal
-import subprocess
 import sys
-import threading
 import time
 import urllib.request
-from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -78,29 +75,15 @@ class Process:
             self.writer.write_cumulative(self.buffer.cumulative())
 
 
-@contextmanager
-def command(environment, *words):
-    """A command in a process of its own; gives the process and the document that it prints."""
-    process = subprocess.Popen(
-        [*COMMAND, *map(str, words)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**environment, "NO_PROXY": "127.0.0.1"},
-    )
-    watchdog = threading.Timer(2 * DEADLINE, process.kill)
-    watchdog.start()
-    try:
-        text = ""
-        while not text.rstrip().endswith("}"):
-            line = process.stdout.readline()
-            assert line, process.stderr.read()
-            text += line
-        yield process, json.loads(text)["url"]
-    finally:
-        watchdog.cancel()
-        process.kill()
-        process.communicate()
+@pytest.fixture
+def command(answering):
+    """A command in a process of its own; gives the process and the address that it prints."""
+
+    def run(environment, *words):
+        words = [*COMMAND, *map(str, words)]
+        return answering(words, limit=2 * DEADLINE, env={**environment, "NO_PROXY": "127.0.0.1"})
+
+    return run
 
 
 def wait(ready):
@@ -119,7 +102,7 @@ def figure(url, name):
 
 
 @pytest.mark.slow
-def test_windows_cross_once_whoever_is_killed(tmp_path, unmeasured):
+def test_windows_cross_once_whoever_is_killed(tmp_path, unmeasured, command):
     state, spool = tmp_path / "state", tmp_path / "spool"
     state.mkdir()
     config, tokens, token = (tmp_path / name for name in ("calidrift.toml", "tokens.toml", "token"))
@@ -178,7 +161,7 @@ def test_windows_cross_once_whoever_is_killed(tmp_path, unmeasured):
 
 
 @pytest.mark.slow
-def test_captures_that_are_asked_for_cross_where_they_may(tmp_path, unmeasured):
+def test_captures_that_are_asked_for_cross_where_they_may(tmp_path, unmeasured, command):
     state, config = tmp_path / "state", tmp_path / "calidrift.toml"
     state.mkdir()
     config.write_text(CONFIG.replace('tokens = "tokens.toml"\n', ""), encoding="utf-8")

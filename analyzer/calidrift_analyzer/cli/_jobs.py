@@ -2,13 +2,13 @@
 
 import getpass
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from calidrift_agent._command_line import Invocation
 from calidrift_analyzer.cli._output import Output
+from calidrift_analyzer.cli._service_options import ServiceUrl, TokenFile
 from calidrift_analyzer.config import load_config
 from calidrift_analyzer.errors import ConfigurationError
 from calidrift_analyzer.records import JobKind
@@ -40,12 +40,8 @@ def jobs(
     revalidate: Annotated[
         bool, typer.Option("--revalidate", help="Start a re-validation of what serves.")
     ] = False,
-    url: Annotated[
-        str | None, typer.Option(help="Address of the service (default: that of [service]).")
-    ] = None,
-    token_file: Annotated[
-        Path | None, typer.Option(help="File with the token to send to the service.")
-    ] = None,
+    url: ServiceUrl = None,
+    token_file: TokenFile = None,
 ) -> None:
     """List, start, approve and cancel recalibrations of the service; freeze models.
 

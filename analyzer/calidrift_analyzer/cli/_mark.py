@@ -2,7 +2,6 @@
 
 import time
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
@@ -16,6 +15,7 @@ from calidrift_analyzer.cli._annotated import (
     user_name,
 )
 from calidrift_analyzer.cli._output import Output, moment
+from calidrift_analyzer.cli._service_options import ServiceUrl, TokenFile
 from calidrift_analyzer.config import load_config
 from calidrift_analyzer.service import open_desk
 
@@ -32,12 +32,8 @@ def mark(
         str | None,
         typer.Option(help="When, e.g. '2026-11-21 14:30' (UTC) or with an offset (default: now)."),
     ] = None,
-    url: Annotated[
-        str | None, typer.Option(help="Address of the service (default: that of [service]).")
-    ] = None,
-    token_file: Annotated[
-        Path | None, typer.Option(help="File with the token to send to the service.")
-    ] = None,
+    url: ServiceUrl = None,
+    token_file: TokenFile = None,
 ) -> None:
     """Mark a moment that may explain a change: a deployment, a new client, a new sensor.
 

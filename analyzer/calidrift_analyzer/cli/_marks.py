@@ -1,6 +1,5 @@
 """`calidrift marks`."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -8,6 +7,7 @@ import typer
 from calidrift_agent._command_line import Invocation
 from calidrift_analyzer.cli._annotated import marker_of, require_known, user_name
 from calidrift_analyzer.cli._output import Output, moment
+from calidrift_analyzer.cli._service_options import ServiceUrl, TokenFile
 from calidrift_analyzer.config import load_config
 from calidrift_analyzer.service import open_desk
 
@@ -19,12 +19,8 @@ def marks(
     model: Annotated[
         str | None, typer.Argument(help="Only this model (default: every one).")
     ] = None,
-    url: Annotated[
-        str | None, typer.Option(help="Address of the service (default: that of [service]).")
-    ] = None,
-    token_file: Annotated[
-        Path | None, typer.Option(help="File with the token to send to the service.")
-    ] = None,
+    url: ServiceUrl = None,
+    token_file: TokenFile = None,
 ) -> None:
     """List the marked moments, promotions and rollbacks among them.
 

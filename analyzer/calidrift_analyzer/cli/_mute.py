@@ -1,6 +1,5 @@
 """`calidrift mute`."""
 
-from pathlib import Path
 from typing import Annotated, Final
 
 import typer
@@ -14,6 +13,7 @@ from calidrift_analyzer.cli._annotated import (
     user_name,
 )
 from calidrift_analyzer.cli._output import Output
+from calidrift_analyzer.cli._service_options import ServiceUrl, TokenFile
 from calidrift_analyzer.config import load_config
 from calidrift_analyzer.errors import ConfigurationError
 from calidrift_analyzer.service import open_desk
@@ -38,12 +38,8 @@ def mute(
     reason: Annotated[
         str | None, typer.Option(help="Why. Required: it stands beside the alarm.")
     ] = None,
-    url: Annotated[
-        str | None, typer.Option(help="Address of the service (default: that of [service]).")
-    ] = None,
-    token_file: Annotated[
-        Path | None, typer.Option(help="File with the token to send to the service.")
-    ] = None,
+    url: ServiceUrl = None,
+    token_file: TokenFile = None,
 ) -> None:
     """Do not let an alarm decide anything for a while, and say why.
 

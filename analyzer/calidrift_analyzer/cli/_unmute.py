@@ -1,6 +1,5 @@
 """`calidrift unmute`."""
 
-from pathlib import Path
 from typing import Annotated, Final
 
 import typer
@@ -8,6 +7,7 @@ import typer
 from calidrift_agent._command_line import Invocation
 from calidrift_analyzer.cli._annotated import mute_of, one_line, require_known, user_name
 from calidrift_analyzer.cli._output import Output
+from calidrift_analyzer.cli._service_options import ServiceUrl, TokenFile
 from calidrift_analyzer.config import load_config
 from calidrift_analyzer.service import open_desk
 
@@ -27,12 +27,8 @@ def unmute(
         bool, typer.Option("--all", help="End every mute of the model, whatever it is about.")
     ] = False,
     reason: Annotated[str | None, typer.Option(help="Why, for the record.")] = None,
-    url: Annotated[
-        str | None, typer.Option(help="Address of the service (default: that of [service]).")
-    ] = None,
-    token_file: Annotated[
-        Path | None, typer.Option(help="File with the token to send to the service.")
-    ] = None,
+    url: ServiceUrl = None,
+    token_file: TokenFile = None,
 ) -> None:
     """End a mute before its time.
 

@@ -8,10 +8,11 @@ from calidrift_analyzer.service._desk import (
     open_desk,
 )
 from calidrift_analyzer.service._opening import open_store
-from calidrift_analyzer.service._server import serve
+from calidrift_analyzer.service._server import AnnouncedServer, serve
 from calidrift_analyzer.service._service import Service
 
 __all__ = [
+    "AnnouncedServer",
     "Desk",
     "LocalDesk",
     "RemoteDesk",

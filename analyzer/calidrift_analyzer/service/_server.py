@@ -15,7 +15,7 @@ from calidrift_analyzer.errors import ConfigurationError
 from calidrift_analyzer.service._application import create_application
 from calidrift_analyzer.service._service import Service, load_tokens
 
-__all__ = ["serve"]
+__all__ = ["AnnouncedServer", "serve"]
 
 _BACKLOG: Final = 256
 _GRACE_SECONDS: Final = 5
@@ -43,15 +43,20 @@ def serve(config: AnalyzerConfig, ready: Callable[[str], None]) -> None:
         try:
             options.app = create_application(service)
             service.start()
-            server = _Server(options, lambda: ready(_url(config, listening)))
+            server = AnnouncedServer(options, lambda: ready(_url(config, listening)))
             server.run(sockets=[listening])
         finally:
             service.stop()
 
 
 @final
-class _Server(uvicorn.Server):
-    """Tells when it answers, and ends on a signal as on any other wish."""
+class AnnouncedServer(uvicorn.Server):
+    """Tells when it answers, and ends on a signal as on any other wish.
+
+    Args:
+        config: What to serve, and how.
+        ready: Called as soon as requests are answered.
+    """
 
     def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
         super().__init__(config)

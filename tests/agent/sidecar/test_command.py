@@ -111,11 +111,11 @@ def test_eight_processes_and_a_killed_one_are_scraped_from_a_light_process(
         fetch(running.url)
 
 
-def test_token_and_tls(worker, start, tmp_path):
+def test_token_and_tls(worker, start, tmp_path, certified):
     import ssl
 
     worker().see(ONES)
-    certificate, key = certified(tmp_path)
+    certificate, key = certified
     token = tmp_path / "token"
     token.write_text("s3cret\n")
     running = start(
@@ -144,42 +144,6 @@ def test_token_and_tls(worker, start, tmp_path):
     running.process.send_signal(signal.SIGINT)
     assert running.process.wait(timeout=20) == 0
     assert running.process.stderr.read() == ""
-
-
-def certified(folder):
-    """A certificate for 127.0.0.1 and its key."""
-    from datetime import UTC, datetime, timedelta
-    from ipaddress import ip_address
-
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "sidecar")])
-    now = datetime.now(UTC)
-    alternative = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + timedelta(hours=1))
-        .add_extension(alternative, critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    paths = folder / "cert.pem", folder / "key.pem"
-    paths[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    paths[1].write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
-    return paths
 
 
 def test_a_port_that_is_taken_is_one_sentence(command, tmp_path):

@@ -20,6 +20,8 @@ from calidrift_agent._vocabulary import (
 )
 from calidrift_agent.errors import AttachError
 
+pytestmark = pytest.mark.usefixtures("fresh_dynamo")
+
 EXTREMES = [ValueColumn.LOWEST, ValueColumn.HIGHEST]
 WAYS = ["wrapper", "in place", "forward", "part"]
 
@@ -37,14 +39,6 @@ class Net(nn.Module):
 
     def forward(self, x, *, shift=0.0):
         return self.head(self.features(x)) * self.scale + shift
-
-
-@pytest.fixture(autouse=True)
-def fresh_dynamo():
-    torch._dynamo.reset()
-    counters.clear()
-    yield
-    torch._dynamo.reset()
 
 
 @pytest.fixture

@@ -12,6 +12,8 @@ from calidrift_agent._observe import Gate
 from calidrift_agent._vocabulary import DropReason, RequestColumn, Stage, Strategy
 from calidrift_agent._watch._taken_in import TAKEN_IN
 
+pytestmark = pytest.mark.usefixtures("fresh_dynamo")
+
 CALLS = 4
 STATEFUL = RequestColumn.DROP_FIRST + list(DropReason).index(DropReason.STATEFUL_CALL)
 ERRORS = slice(RequestColumn.ERROR_FIRST, RequestColumn.ERROR_FIRST + len(Stage))
@@ -39,14 +41,6 @@ class Outer(nn.Module):
 
     def forward(self, x):
         return self.inner(x) + 1
-
-
-@pytest.fixture(autouse=True)
-def fresh_dynamo():
-    torch._dynamo.reset()
-    counters.clear()
-    yield
-    torch._dynamo.reset()
 
 
 @pytest.fixture

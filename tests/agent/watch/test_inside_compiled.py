@@ -6,6 +6,8 @@ from torch import nn
 
 from calidrift_agent._vocabulary import Strategy
 
+pytestmark = pytest.mark.usefixtures("fresh_dynamo")
+
 
 class Net(nn.Module):
     def __init__(self) -> None:
@@ -41,13 +43,6 @@ class CompiledPart(Net):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.fast(x)
-
-
-@pytest.fixture(autouse=True)
-def fresh_dynamo():
-    torch._dynamo.reset()
-    yield
-    torch._dynamo.reset()
 
 
 @pytest.mark.parametrize("first", [True, False], ids=["compiled before", "compiled after"])

@@ -8,6 +8,8 @@ from torch import nn
 
 from calidrift_agent._vocabulary import RequestColumn, Stage
 
+pytestmark = pytest.mark.usefixtures("fresh_dynamo")
+
 ERRORS = slice(RequestColumn.ERROR_FIRST, RequestColumn.ERROR_FIRST + len(Stage))
 
 
@@ -61,13 +63,6 @@ def symbolic(model, x):
 def proxied(model, x):
     found = torch.fx.experimental.proxy_tensor.make_fx(model)(x)
     return found, found.code
-
-
-@pytest.fixture(autouse=True)
-def fresh_dynamo():
-    torch._dynamo.reset()
-    yield
-    torch._dynamo.reset()
 
 
 @pytest.fixture

@@ -1,9 +1,7 @@
 """Mutes and markers over HTTP, and the commands for them while the service holds the database."""
 
 import json
-import subprocess
 import sys
-import threading
 import time
 from datetime import UTC, datetime, timedelta
 from urllib.parse import urlsplit
@@ -234,7 +232,7 @@ def test_a_mute_of_which_the_commit_was_lost_is_found_not_doubled(tmp_path, monk
 
 
 @pytest.fixture
-def serving(tmp_path, monkeypatch):
+def serving(tmp_path, monkeypatch, answering):
     """A service in a process of its own; gives a configuration that names its port."""
     monkeypatch.delenv("CALIDRIFT_TOKENS", raising=False)
     tokens = tmp_path / "tokens.toml"
@@ -246,27 +244,10 @@ def serving(tmp_path, monkeypatch):
     path = tmp_path / "calidrift.toml"
     path.write_text(CONFIG.format(port=0, more=more), encoding="utf-8")
     code = "from calidrift_agent._command_line import main; main()"
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, "serve", "--json", "--config", str(path)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    watchdog = threading.Timer(DEADLINE, process.kill)
-    watchdog.start()
-    try:
-        text = ""
-        while not text.rstrip().endswith("}"):
-            line = process.stdout.readline()
-            assert line, process.stderr.read()
-            text += line
-        port = urlsplit(json.loads(text)["url"]).port
-        path.write_text(CONFIG.format(port=port, more=more), encoding="utf-8")
+    words = [sys.executable, "-c", code, "serve", "--json", "--config", str(path)]
+    with answering(words, limit=DEADLINE) as (_, url):
+        path.write_text(CONFIG.format(port=urlsplit(url).port, more=more), encoding="utf-8")
         yield path
-    finally:
-        watchdog.cancel()
-        process.kill()
-        process.communicate()
 
 
 @pytest.mark.slow

@@ -10,7 +10,6 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from contextlib import contextmanager
 
 import pytest
 
@@ -55,29 +54,15 @@ def document(file, capsys, *words, status=0):
     return found
 
 
-@contextmanager
-def serving(file, code=None):
+@pytest.fixture
+def serving(answering):
     """A service in a process of its own; gives its process and its address."""
-    words = [sys.executable, "-c", code or "from calidrift_agent._command_line import main; main()"]
-    process = subprocess.Popen(
-        [*words, "serve", "--json", "--config", str(file)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    watchdog = threading.Timer(DEADLINE, process.kill)
-    watchdog.start()
-    try:
-        text = ""
-        while not text.rstrip().endswith("}"):
-            line = process.stdout.readline()
-            assert line, process.stderr.read()
-            text += line
-        yield process, json.loads(text)["url"]
-    finally:
-        watchdog.cancel()
-        process.kill()
-        process.communicate()
+
+    def serve(file, code="from calidrift_agent._command_line import main; main()"):
+        words = [sys.executable, "-c", code, "serve", "--json", "--config", str(file)]
+        return answering(words, limit=DEADLINE)
+
+    return serve
 
 
 # Without a service: the database is used directly
@@ -307,7 +292,7 @@ def test_the_services_own_address_is_the_one_that_is_asked(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_service_answers_holds_its_database_and_ends_on_sigterm(file, tmp_path, capsys):
+def test_a_service_answers_holds_its_database_and_ends_on_sigterm(file, tmp_path, capsys, serving):
     jobs(file, "freeze", "--note", "so that nothing begins")
     with serving(file) as (process, url):
         with urllib.request.urlopen(f"{url}/healthz", timeout=DEADLINE) as answer:
@@ -360,7 +345,7 @@ main()
 
 
 @pytest.mark.slow
-def test_an_idle_service_has_loaded_no_torch(file, tmp_path, traffic):
+def test_an_idle_service_has_loaded_no_torch(file, tmp_path, traffic, serving):
     profile = traffic.profile({"a:input": traffic.rng.uniform(-1, 1, (50, 4))})
     meta = traffic.meta(points=("a:input",), profile=profile.digest)
     values = [traffic.rng.uniform(-0.5, 0.5, (40, 4))]

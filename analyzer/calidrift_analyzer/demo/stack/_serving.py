@@ -10,8 +10,8 @@ import argparse
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final, final
@@ -43,6 +43,7 @@ from calidrift_analyzer.demo._network import SIDE
 from calidrift_analyzer.demo._service import Deployed, deploy
 from calidrift_analyzer.demo._workdir import MODEL, Workdir
 from calidrift_analyzer.errors import ConfigurationError
+from calidrift_analyzer.service import AnnouncedServer
 
 __all__ = ["BASELINE", "DigitsService", "create_app", "main"]
 
@@ -226,31 +227,6 @@ def create_app(service: DigitsService) -> FastAPI:
     return app
 
 
-@final
-class _Server(uvicorn.Server):
-    """Tells when it answers, and takes a signal for a wish to end; uvicorn would raise it anew."""
-
-    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
-        super().__init__(config)
-        self._ready = ready
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Begin to answer."""
-        await super().startup(sockets)
-        if self.started:
-            self._ready()
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Keep the signals for the time of serving."""
-        before = {one: signal.signal(one, self.handle_exit) for one in _ENDING}
-        try:
-            yield
-        finally:
-            for one, handler in before.items():
-                signal.signal(one, handler)
-
-
 def main(arguments: Sequence[str]) -> None:
     """Serve until SIGTERM.
 
@@ -278,7 +254,7 @@ def main(arguments: Sequence[str]) -> None:
             timeout_keep_alive=_KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=_GRACE_SECONDS,
         )
-        _Server(options, ready).run(sockets=[listening])
+        AnnouncedServer(options, ready).run(sockets=[listening])
 
 
 if __name__ == "__main__":

@@ -243,8 +243,8 @@ def test_the_token_is_read_anew_and_never_told(scripted, tmp_path):
     assert len(server.asked) == 2
 
 
-def test_certificates_are_verified(scripted, tmp_path):
-    certificate, key = certified(tmp_path)
+def test_certificates_are_verified(scripted, certified, tmp_path):
+    certificate, key = certified
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
     server = scripted(answer(), answer(), context=context)
@@ -277,39 +277,3 @@ def test_options_that_cannot_be(given, told):
     with pytest.raises(ConfigurationError, match=told) as caught:
         ShipOptions(**given)
     assert "s3cret" not in str(caught.value)
-
-
-def certified(folder):
-    """A certificate for 127.0.0.1 and its key."""
-    from datetime import UTC, datetime, timedelta
-    from ipaddress import ip_address
-
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "analyzer")])
-    now = datetime.now(UTC)
-    alternative = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + timedelta(hours=1))
-        .add_extension(alternative, critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    paths = folder / "cert.pem", folder / "key.pem"
-    paths[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    paths[1].write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
-    return paths

@@ -1,7 +1,6 @@
 """The pages in a real browser: both widths, both colour schemes, the keyboard, no complaint."""
 
 import os
-import shutil
 import socket
 import threading
 import time
@@ -27,21 +26,10 @@ PAGES = {
 IN_THE_DARK = ("overview", "model", "point")
 
 
-def needed():
-    """Path of the browser; a skip with its reason, or a failure where system tests must run."""
-    path = shutil.which("chromium")
-    if path is None:
-        reason = "chromium is not installed (Debian: apt-get install chromium)"
-        if os.environ.get("CALIDRIFT_REQUIRE_SYSTEM") == "1":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    return path
-
-
 @pytest.fixture(scope="module")
-def chromium():
+def chromium(needed):
     """Path of the browser."""
-    return needed()
+    return needed("chromium", "chromium")
 
 
 @pytest.fixture
@@ -183,11 +171,11 @@ def test_zoom_and_live_refresh_in_a_browser(drifted, chromium):
     assert after == pytest.approx(1.5 * before, rel=0.01)
 
 
-def test_without_the_browser_the_tests_are_skipped_unless_they_must_run(monkeypatch):
+def test_without_the_browser_the_tests_are_skipped_unless_they_must_run(monkeypatch, needed):
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("CALIDRIFT_REQUIRE_SYSTEM", raising=False)
     with pytest.raises(pytest.skip.Exception, match="chromium is not installed"):
-        needed()
+        needed("chromium", "chromium")
     monkeypatch.setenv("CALIDRIFT_REQUIRE_SYSTEM", "1")
     with pytest.raises(pytest.fail.Exception, match="apt-get install chromium"):
-        needed()
+        needed("chromium", "chromium")
