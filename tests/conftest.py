@@ -1,6 +1,8 @@
 """What all tests need of the process that runs them."""
 
+import io
 import json
+import math
 import os
 import shutil
 import signal
@@ -8,8 +10,12 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any, ClassVar
 
+import fsspec
 import pytest
+from fsspec import AbstractFileSystem
 
 Answering = tuple["subprocess.Popen[str]", str]
 """A process that answers HTTP, and its address."""
@@ -81,3 +87,83 @@ def answering() -> Callable[..., AbstractContextManager[Answering]]:
             process.communicate()
 
     return run
+
+
+class FaultyFileSystem(AbstractFileSystem):
+    """A store of fsspec whose calls can be made to fail.
+
+    Attributes:
+        objects: What is stored.
+        calls: The calls so far.
+        fail_at: Counts down the calls until one fails, and where `stays_down` all behind it; a file
+            that is sent meanwhile arrives half.
+        after: Called with the path after each write.
+    """
+
+    protocol = "faulty"
+    root_marker = "/"
+    cachable = False
+    objects: ClassVar[dict[str, bytes]] = {}
+    calls: ClassVar[list[str]] = []
+    fail_at: ClassVar[float] = math.inf
+    stays_down: ClassVar[bool] = False
+    after: ClassVar[Callable[[str], object]] = staticmethod(lambda path: None)
+
+    @classmethod
+    def reset(cls) -> None:
+        """Begin with an empty store that never fails."""
+        cls.objects, cls.calls, cls.fail_at, cls.stays_down = {}, [], math.inf, False
+        cls.after = staticmethod(lambda path: None)
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return "/" + path.removeprefix("faulty://").strip("/")
+
+    def _called(self, call: str, path: str) -> bool:
+        kind = type(self)
+        kind.calls.append(f"{call} {path}")
+        kind.fail_at -= 1
+        return kind.fail_at == 0 or (kind.fail_at < 0 and kind.stays_down)
+
+    def _read(self, call: str, path: str) -> bytes:
+        if self._called(call, path):
+            raise ConnectionError("the store hung up")
+        if path not in self.objects:
+            raise FileNotFoundError(path)
+        return self.objects[path]
+
+    def cat_file(self, path: str, *args: Any, **kwargs: Any) -> bytes:
+        return self._read("read", path)
+
+    def info(self, path: str, **kwargs: Any) -> dict[str, Any]:
+        return {"name": path, "type": "file", "size": len(self._read("info", path))}
+
+    def open(self, path: str, mode: str = "rb", **kwargs: Any) -> Any:
+        assert mode == "rb"
+        return io.BytesIO(self._read("open", path))
+
+    def put_file(self, lpath: str, rpath: str, **kwargs: Any) -> None:
+        content = Path(lpath).read_bytes()
+        failed = self._called("send", rpath)
+        self.objects[rpath] = content[: len(content) // 2] if failed else content
+        if failed:
+            raise ConnectionError("the store hung up")
+        type(self).after(rpath)
+
+    def pipe_file(self, path: str, value: bytes, **kwargs: Any) -> None:
+        if self._called("send", path):  # one small object arrives as a whole or not at all
+            raise ConnectionError("the store hung up")
+        self.objects[path] = value
+        type(self).after(path)
+
+    def makedirs(self, path: str, exist_ok: bool = False) -> None:
+        pass
+
+
+@pytest.fixture
+def faulty() -> Iterator[type[FaultyFileSystem]]:
+    """Gives a store at `faulty://` whose calls can be made to fail; empty at first."""
+    fsspec.register_implementation("faulty", FaultyFileSystem, clobber=True)
+    FaultyFileSystem.reset()
+    yield FaultyFileSystem
+    FaultyFileSystem.reset()

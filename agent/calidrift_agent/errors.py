@@ -11,6 +11,7 @@
     │   └── StateSpaceError                    no room to create one
     ├── CaptureError (ValueError)              a capture file that cannot be used
     ├── RegistryError (OSError)                a damaged or unfinished model version
+    │   └── RegistryUnreachableError           the store of a registry does not answer
     ├── StrictModeError (RuntimeError)         a failure of the agent, in staging only
     └── AttachError (TypeError)                a model that cannot be watched
 
@@ -32,6 +33,7 @@ __all__ = [
     "ProfileFormatError",
     "ProfileMismatchError",
     "RegistryError",
+    "RegistryUnreachableError",
     "SketchError",
     "StateError",
     "StateFormatError",
@@ -92,6 +94,10 @@ class AttachError(CalidriftError, TypeError):
 
 class RegistryError(CalidriftError, OSError):
     """A model version is damaged, unfinished or missing; it is never served."""
+
+
+class RegistryUnreachableError(RegistryError):
+    """The store behind a registry's URL does not answer; nothing is known to be damaged."""
 
 
 class StrictModeError(CalidriftError, RuntimeError):

@@ -16,13 +16,14 @@ from typing import Any, Final, final
 from calidrift_agent import _environment
 from calidrift_agent._follow._kernels import count_int8_kernels, planned_int8_kernels
 from calidrift_agent._follow._metrics import FollowerCollector
+from calidrift_agent._follow._options import FollowOptions
 from calidrift_agent._follow._outcome import FollowOutcome
+from calidrift_agent._follow._source import FolderSource, Source
 from calidrift_agent._follow._status import FollowStatus
-from calidrift_agent._registry import Pointer, Version, VersionLayout, open_version, read_pointer
-from calidrift_agent.errors import ConfigurationError, RegistryError
+from calidrift_agent._registry import Mirror, Pointer, Version, VersionLayout, is_url
+from calidrift_agent.errors import ConfigurationError, RegistryError, RegistryUnreachableError
 
 _log = logging.getLogger("calidrift_agent")
-_LONGEST: Final = 86_400
 _CLOSE_SECONDS: Final = 5.0
 """How long `close` waits for a load or swap that is under way."""
 
@@ -32,31 +33,6 @@ Swap = Callable[[Version, Any], object]
 """Puts it into service between two requests. On the follower's thread."""
 Run = Callable[[Any], object]
 """Runs what was loaded once, on inputs like those of a request."""
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class FollowOptions:
-    """How a registry is followed.
-
-    Attributes:
-        poll_seconds: How often the pointer is read; above 0. It is a file of 150 bytes.
-        retry_seconds: When a version that could not be loaded or read is tried again. One whose
-            INT8 kernels were missing is not, until the registry names another one.
-    """
-
-    poll_seconds: float = 5.0
-    retry_seconds: float = 60.0
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot work."""
-        for name in ("poll_seconds", "retry_seconds"):
-            value = getattr(self, name)
-            if not isinstance(value, int | float) or not 0 < value <= _LONGEST:
-                raise ConfigurationError(
-                    f"{name} must be a number of seconds above 0 and at most {_LONGEST} (a day), "
-                    f"got {value!r}"
-                )
 
 
 def follow(
@@ -79,8 +55,13 @@ def follow(
     Call it where the model serves: in the worker. A child that is forked later does not follow,
     and its status says so.
 
+    A registry may be a URL that fsspec knows (`s3://bucket/models`), where the analyzer publishes
+    what it promotes. Then each version is copied into `FollowOptions.cache`, verified, and given
+    its name by a rename before it is loaded. While the store does not answer, what serves goes on;
+    a process that starts in that time serves the last version that was copied.
+
     Args:
-        registry: The registry's folder.
+        registry: The registry's folder, or its URL.
         model: Name of the model in it.
         load: Makes what serves of a version. It runs beside requests and may take minutes.
         swap: Puts what `load` returned into service; called with the version and it.
@@ -95,7 +76,8 @@ def follow(
         The follower. Close it when the service ends.
 
     Raises:
-        ConfigurationError: A name, an option or a callable cannot be used.
+        ConfigurationError: A name, an option or a callable cannot be used, or the package of a
+            URL's store is not installed.
 
     Cost: one small read per `poll_seconds`; with a new version, one sha256 over its files.
     """
@@ -104,7 +86,7 @@ def follow(
         if not callable(given) and not (name == "run" and given is None):
             raise ConfigurationError(f"{name} must be callable, got {given!r}")
     kinds: tuple[tuple[str, object, tuple[type, ...], str], ...] = (
-        ("registry", registry, (str, PathLike), "the path of a folder"),
+        ("registry", registry, (str, PathLike), "the path of a folder, or a URL"),
         ("model", model, (str,), "the name of a model"),
         ("serving", serving, (Version, NoneType), "what open_version returned, or None"),
         ("options", options, (FollowOptions, NoneType), "FollowOptions(...), or None"),
@@ -112,10 +94,22 @@ def follow(
     for name, given, kind, allowed in kinds:
         if not isinstance(given, kind):
             raise ConfigurationError(f"{name} must be {allowed}, got {given!r}")
-    layout = VersionLayout(registry, model)
-    follower = Follower(layout, load, swap, run, serving, options or FollowOptions())
+    options = options or FollowOptions()
+    source = _source(registry, model, options)
+    follower = Follower(source, load, swap, run, serving, options)
     follower._start()
     return follower
+
+
+def _source(registry: str | PathLike[str], model: str, options: FollowOptions) -> Source:
+    if not (isinstance(registry, str) and is_url(registry)):
+        return FolderSource(VersionLayout(registry, model))
+    if options.cache is None:
+        raise ConfigurationError(
+            f"{registry} is a URL, whose versions are copied before they are loaded; say where to: "
+            "follow(..., options=FollowOptions(cache='/var/cache/calidrift'))"
+        )
+    return Mirror(registry, model, options.cache, options.keep_versions)
 
 
 @final
@@ -124,14 +118,14 @@ class Follower:
 
     def __init__(
         self,
-        layout: VersionLayout,
+        source: Source,
         load: Load,
         swap: Swap,
         run: Run | None,
         serving: Version | None,
         options: FollowOptions,
     ) -> None:
-        self._layout = layout
+        self._source = source
         self._load, self._swap, self._run = load, swap, run
         self._options = options
         self._serving = None if serving is None else serving.id
@@ -139,6 +133,7 @@ class Follower:
         self._problem: str | None = None
         self._attempts: Counter[FollowOutcome] = Counter()
         self._failed: _Failed | None = None
+        self._away = False
         self._ended = _environment.read().disabled
         self._begin()
 
@@ -154,7 +149,7 @@ class Follower:
         thread = self._thread
         with self._lock:
             return FollowStatus(
-                model=self._layout.model,
+                model=self._source.model,
                 active=not self._ended and thread is not None and thread.is_alive(),
                 serving=self._serving,
                 wanted=self._wanted,
@@ -218,26 +213,53 @@ class Follower:
 
     def _look(self) -> None:
         try:
-            pointer = read_pointer(self._layout)
+            pointer = self._source.pointer()
+        except RegistryUnreachableError as error:
+            self._stay(str(error))
+            return
         except RegistryError as error:
             # Perhaps it is being restored: what it named before is still what is wanted.
+            self._away = False
             self._tell(FollowOutcome.DAMAGED, str(error))
             return
+        self._away = False
         with self._lock:
             self._wanted = None if pointer is None else pointer.version
             if pointer is None or pointer.version == self._serving:
                 self._problem = None
                 return
             failed = self._failed
+        self._try(pointer, failed)
+
+    def _try(self, pointer: Pointer, failed: "_Failed | None") -> None:
+        """Attempt a version, unless it failed a moment ago."""
         if failed is None or failed.pointer != pointer or time.monotonic() >= failed.not_before:
             self._attempt(pointer)
         else:
             with self._lock:
                 self._problem = failed.problem
 
+    def _stay(self, problem: str) -> None:
+        """Keep what serves while the store is away; with nothing, serve what was copied last."""
+        with self._lock:
+            serving, failed = self._serving, self._failed
+        if serving is None and (pointer := self._source.last_known()) is not None:
+            with self._lock:
+                self._wanted = self._wanted or pointer.version
+            self._try(pointer, failed)
+        with self._lock:
+            self._attempts[FollowOutcome.UNREACHABLE] += 1
+            self._problem, known, self._away = problem, self._away, True
+            serving = self._serving
+        if not known:  # each look may put it into other words
+            _log.warning("calidrift: %s keeps %s: %s", self._source.model, serving, problem)
+
     def _attempt(self, pointer: Pointer) -> None:
         try:
-            version = open_version(self._layout.root.parent, self._layout.model, pointer.version)
+            version = self._source.open(pointer, self._serving)
+        except RegistryUnreachableError as error:
+            self._fail(FollowOutcome.UNREACHABLE, str(error), pointer)
+            return
         except RegistryError as error:
             self._fail(FollowOutcome.DAMAGED, str(error), pointer)
             return
@@ -263,7 +285,7 @@ class Follower:
         with self._lock:
             self._serving, self._problem, self._failed = version.id, None, None
             self._attempts[FollowOutcome.SERVED] += 1
-        _log.info("calidrift: %s serves version %s", self._layout.model, version.id)
+        _log.info("calidrift: %s serves version %s", self._source.model, version.id)
 
     def _missing_kernels(self, version: Version, loaded: Any) -> str | None:
         if self._run is None:
@@ -297,7 +319,7 @@ class Follower:
             if outcome is not None and not known:
                 self._attempts[outcome] += 1
         if not known:
-            _log.warning("calidrift: %s keeps %s: %s", self._layout.model, self._serving, problem)
+            _log.warning("calidrift: %s keeps %s: %s", self._source.model, self._serving, problem)
 
 
 @final

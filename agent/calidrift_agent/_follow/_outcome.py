@@ -16,3 +16,5 @@ class FollowOutcome(StrEnum):
     """Fewer INT8 kernels ran than were validated: the model would serve in float."""
     SWAP_FAILED = "swap_failed"
     """The host's `swap` raised."""
+    UNREACHABLE = "unreachable"
+    """The store behind the registry's URL did not answer; counted at every look."""

@@ -15,9 +15,10 @@ class FollowStatus:
         model: Name of the model.
         active: Whether it follows; not where the agent is switched off or after `close`.
         serving: The version that serves; None before the first one.
-        wanted: The version that the registry names; None where nothing was promoted, or where
-            the pointer could not be read yet.
-        problem: Why `wanted` does not serve, in words; None where it does.
+        wanted: The version that the registry names, or last named where it cannot be reached; None
+            where nothing was promoted, or where the pointer could not be read yet.
+        problem: Why `wanted` does not serve, or why the registry cannot be asked, in words; None
+            where all is well.
         attempts: How often which outcome was had.
     """
 

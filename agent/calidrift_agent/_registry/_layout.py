@@ -65,12 +65,17 @@ class VersionLayout:
         model: Name of the model.
 
     Raises:
-        ConfigurationError: The name of the model cannot be a folder's.
+        ConfigurationError: The name of the model cannot be a folder's, or the registry is a URL.
     """
 
     __slots__ = ("model", "root")
 
     def __init__(self, registry: str | PathLike[str], model: str) -> None:
+        if isinstance(registry, str) and "://" in registry:
+            raise ConfigurationError(
+                f"{registry} is a URL, and here the registry is a folder; follow(...) takes a URL, "
+                "with FollowOptions(cache=...) as the folder of its local copy"
+            )
         if not _NAME.fullmatch(model):
             raise ConfigurationError(
                 f"{model!r} is not a name of a model; allowed are up to 64 letters, digits and "
@@ -162,10 +167,23 @@ def read_pointer(layout: VersionLayout) -> Pointer | None:
             f"{layout.pointer} cannot be read ({error}); restore it, or name a version with "
             "`calidrift rollback --to`"
         ) from error
+    return parse_pointer(text, str(layout.pointer))
+
+
+def parse_pointer(text: str | bytes, source: str) -> Pointer:
+    """Read the content of a pointer.
+
+    Args:
+        text: The content; one that was not written to its end names no version.
+        source: Where it stands, for the message.
+
+    Raises:
+        RegistryError: It is damaged, or of a newer version.
+    """
     match _parsed(text):
         case {"format": int(number), **__} if number > FORMAT:
             raise RegistryError(
-                f"{layout.pointer} has format {number}, but this version reads up to {FORMAT}; "
+                f"{source} has format {number}, but this version reads up to {FORMAT}; "
                 "update calidrift here"
             )
         case {"format": 1, "version": str(version), "manifest_sha256": str(digest)} if (
@@ -173,12 +191,12 @@ def read_pointer(layout: VersionLayout) -> Pointer | None:
         ):
             return Pointer(version, digest)
     raise RegistryError(
-        f"{layout.pointer} is damaged: it names no version; name one with `calidrift rollback --to`"
+        f"{source} is damaged: it names no version; name one with `calidrift rollback --to`"
     )
 
 
-def _parsed(text: str) -> object:
+def _parsed(text: str | bytes) -> object:
     try:
         return json.loads(text)
-    except ValueError:
+    except ValueError:  # also bytes that are no text
         return None

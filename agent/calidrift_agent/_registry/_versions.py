@@ -15,6 +15,7 @@ from calidrift_agent._registry._layout import (
     MODEL_FILE,
     PROFILE_FILE,
     REPORT_FILE,
+    Pointer,
     VersionLayout,
     digest_prefix,
     read_pointer,
@@ -110,6 +111,35 @@ def open_version(registry: str | PathLike[str], model: str, version: str | None 
     return _verified(layout, pointer.version, pointer.manifest_sha256)
 
 
+def open_named(layout: VersionLayout, pointer: Pointer) -> Version:
+    """Open the version that a pointer names, and verify every file of it.
+
+    Raises:
+        RegistryError: It is not there, damaged or unfinished.
+    """
+    return _verified(layout, pointer.version, pointer.manifest_sha256)
+
+
+def listed_files(content: bytes, path: Path) -> dict[str, tuple[str, int]]:
+    """Give sha256 and bytes of each file that a manifest lists.
+
+    Args:
+        content: The manifest; its own sha256 was checked before.
+        path: Where it stands, for messages.
+
+    Raises:
+        RegistryError: It lists no files of a version.
+    """
+    try:
+        manifest = json.loads(content)
+    except ValueError as error:
+        raise _damaged(path, "it is not JSON") from error
+    return {
+        name: _expected(entry, path.with_name(name))
+        for name, entry in _files(manifest, path).items()
+    }
+
+
 def list_versions(registry: str | PathLike[str], model: str) -> tuple[VersionStatus, ...]:
     """List the finished versions of a model, oldest first, each one verified.
 
@@ -170,12 +200,15 @@ def _files(manifest: object, path: Path) -> dict[str, Mapping[str, Any]]:
     raise _damaged(path, "it does not list the files of a version")
 
 
-def _verify(path: Path, expected: Any) -> None:
-    match expected:
+def _expected(entry: Any, path: Path) -> tuple[str, int]:
+    match entry:
         case {"sha256": str(digest), "bytes": int(size)}:
-            pass
-        case _:
-            raise _damaged(path.with_name(MANIFEST_FILE), f"its entry for {path.name} is no entry")
+            return digest, size
+    raise _damaged(path.with_name(MANIFEST_FILE), f"its entry for {path.name} is no entry")
+
+
+def _verify(path: Path, entry: Any) -> None:
+    digest, size = _expected(entry, path)
     try:
         with path.open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()

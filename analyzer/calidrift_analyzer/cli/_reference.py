@@ -95,6 +95,8 @@ def reference(
             f"nothing to do: {where} has the reference of {count(found.units, 'random unit')} that "
             f"were observed from {found.began} to {found.ended}"
         )
+    if found.publication is not None:
+        out.note(found.publication)
     if found.unobserved:
         out.note(
             f"no unit ran through {_listed(found.unobserved)}: "

@@ -8,6 +8,7 @@ from calidrift_agent._registry import PROFILE_FILE, list_versions
 from calidrift_analyzer.cli._output import Output
 from calidrift_analyzer.config import AnalyzerConfig
 from calidrift_analyzer.errors import StoreError
+from calidrift_analyzer.promote import publication
 from calidrift_analyzer.records import PromotedVersion, VersionRow
 from calidrift_analyzer.service import open_store
 
@@ -20,11 +21,14 @@ def announce(
     version: PromotedVersion,
     action: Literal["promoted", "rolled_back"],
 ) -> None:
-    """Record a move of the pointer and show the versions.
+    """Record a move of the pointer, publish it and show the versions.
 
-    The pointer has moved already, so a database that is busy is a remark and not an error.
+    The pointer has moved already, so a database that is busy, or a store that does not answer, is a
+    remark and not an error.
     """
     _record(out, config, version, action)
+    contract = config.model(version.model)
+    published = publication(contract.registry, contract.name, contract.registry_url)
     registry = version.path.parents[2]
     rows = [
         (status.id, status.current, status.problem or "complete")
@@ -32,6 +36,8 @@ def announce(
     ]
     out.table(f"{version.model}: versions in {registry}", ("version", "serves", "state"), rows)
     out.show(f"{action.replace('_', ' ')}: {version.id} serves now, in every process that loads it")
+    if published is not None:
+        out.note(published)
     out.document(
         {
             "action": action,
@@ -40,6 +46,7 @@ def announce(
             "parent": version.parent,
             "path": version.path,
             "profile": version.profile,
+            "publication": published,
         }
     )
 

@@ -1,5 +1,6 @@
 """Turns what pydantic says about a bad configuration into sentences for people."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
@@ -19,6 +20,9 @@ ENVIRONMENT = "environment"
 
 Layer = tuple[str, Mapping[str, Any]]
 """Where settings came from, in words, and the settings."""
+
+_PASSWORD = re.compile(r"(?<=:)[^/\s]+(?=@)")
+"""The secret in `sftp://user:secret@host`; what was given is shown, but never that."""
 
 _TABLES: dict[str, type[BaseModel]] = {
     "analyzer": AnalyzerSettings,
@@ -107,5 +111,5 @@ def _allowed(location: Sequence[str]) -> str:
 
 
 def _shown(value: object) -> str:
-    text = repr(value)
+    text = _PASSWORD.sub("...", repr(value))
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -52,6 +52,9 @@ class ServiceSettings(BaseModel):
     revalidate_seconds: Annotated[
         float, Field(ge=0, allow_inf_nan=False, description=_SPAN_OR_OFF)
     ] = 604_800.0
+    publish_seconds: Annotated[
+        float, Field(ge=0, allow_inf_nan=False, description=_SPAN_OR_OFF)
+    ] = 60.0
     cool_down_seconds: Annotated[
         float, Field(ge=0, allow_inf_nan=False, description="a number of seconds from 0")
     ] = 21_600.0
@@ -85,6 +88,8 @@ class ServiceConfig:
         assess_seconds: Time between two assessments.
         retention_seconds: Time between two runs of the retention.
         revalidate_seconds: Time between two re-validations of what serves; 0 for never.
+        publish_seconds: Time between two looks whether what serves is at its `registry_url`; 0 for
+            never.
         cool_down_seconds: Least time between the end of one recalibration of a model and the next
             one that is not asked for by a person.
         daily_cap: Most recalibrations of one model within 24 hours; 0 for none at all.
@@ -103,6 +108,7 @@ class ServiceConfig:
     assess_seconds: float = 60.0
     retention_seconds: float = 3_600.0
     revalidate_seconds: float = 604_800.0
+    publish_seconds: float = 60.0
     cool_down_seconds: float = 21_600.0
     daily_cap: int = 4
     max_body_bytes: int = 8 * 2**20

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from calidrift_agent._registry import check_url, is_url
 from calidrift_analyzer.config._grafana import GrafanaSettings
 from calidrift_analyzer.config._service import ServiceSettings
 
@@ -27,6 +28,22 @@ def _reference(value: str) -> str:
     return value
 
 
+def _folder(value: str) -> str:
+    if is_url(value):
+        raise ValueError("a URL")
+    return value
+
+
+def _registry_url(value: str) -> str:
+    url = check_url(value)
+    import fsspec  # takes a tenth of a second
+
+    protocol = url.partition("://")[0]
+    if protocol not in (*fsspec.available_protocols(), *fsspec.registry):
+        raise ValueError("an unknown protocol")
+    return url
+
+
 def _model_name(value: str) -> str:
     if not _MODEL_NAME.fullmatch(value):
         raise ValueError("not a model name")
@@ -36,6 +53,11 @@ def _model_name(value: str) -> str:
 # Every description completes the sentence "allowed is ...": it is what a bad value is told.
 _CODE = "a code reference of the form 'package.module:callable'"
 _PATH = "a path; a relative one in a file starts at that file's folder"
+_FOLDER = f"{_PATH}, and the URL where versions are published is registry_url"
+_URL = (
+    "a URL that fsspec knows, such as 's3://bucket/models', without a password (the store's own "
+    "package takes it from the environment)"
+)
 _CENTURY = 36_500  # days
 Reference = Annotated[str, AfterValidator(_reference)]
 PathText = Annotated[str, Field(min_length=1)]
@@ -52,7 +74,10 @@ class ModelSettings(BaseModel):
     calibration: Annotated[Reference, Field(description=_CODE)]
     evaluate: Annotated[Reference, Field(description=_CODE)]
     weights: Annotated[PathText | None, Field(description=_PATH)] = None
-    registry: Annotated[PathText, Field(description=_PATH)] = "registry"
+    registry: Annotated[PathText, AfterValidator(_folder), Field(description=_FOLDER)] = "registry"
+    registry_url: Annotated[
+        Annotated[str, AfterValidator(_registry_url)] | None, Field(description=_URL)
+    ] = None
     preprocessing: Annotated[str | None, Field(description="a text")] = None
     coverage_target: Annotated[
         float, Field(gt=0, lt=1, description="a number above 0 and below 1")

@@ -30,6 +30,8 @@ class ModelContract:
         calibration: Gives the batches of the calibration set.
         evaluate: Measures a model on the split `select`, `gate` or `report`.
         registry: Folder of the versions of every model.
+        registry_url: Where the version that serves is published for processes on other machines:
+            any URL that fsspec knows; `None` for nowhere.
         weights: Weights for the model that `factory` builds; `None` where the factory loads them.
         preprocessing: What identifies the preprocessing, for the fingerprint; free text.
         coverage_target: Least lower 95 % bound of held-out request coverage, in (0, 1).
@@ -53,6 +55,7 @@ class ModelContract:
     calibration: str
     evaluate: str
     registry: Path
+    registry_url: str | None = None
     weights: Path | None = None
     preprocessing: str | None = None
     coverage_target: float = 0.95

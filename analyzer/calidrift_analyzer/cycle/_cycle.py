@@ -15,7 +15,7 @@ from calidrift_analyzer.cycle._outcome import CycleOptions, CycleOutcome
 from calidrift_analyzer.cycle._pool import stored_pool
 from calidrift_analyzer.cycle._workbench import candidates_folder, save_candidates, save_report
 from calidrift_analyzer.errors import NoDataError
-from calidrift_analyzer.promote import promote
+from calidrift_analyzer.promote import promote, publication
 from calidrift_analyzer.recalibrate import recalibrate
 from calidrift_analyzer.records import (
     ModelAssessment,
@@ -101,7 +101,7 @@ def run_cycle(
         candidates=candidates,
         report=report,
         version=version,
-        sentence=_sentence(report, version),
+        sentence=_sentence(report, version) + _published(contract, version),
     )
 
 
@@ -207,6 +207,14 @@ def _sentence(report: ValidationReport, version: PromotedVersion | None) -> str:
     return f"candidate {report.candidate.id} was refused and nothing was changed: " + "; ".join(
         report.refusals
     )
+
+
+def _published(contract: ModelContract, version: PromotedVersion | None) -> str:
+    """Publish what was promoted, where there is a URL; a failure is told and undoes nothing."""
+    if version is None:
+        return ""
+    told = publication(contract.registry, contract.name, contract.registry_url)
+    return "" if told is None else f"; {told}"
 
 
 def _silent(what: str, done: int, total: int) -> None:

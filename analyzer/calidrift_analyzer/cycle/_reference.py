@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, final
 
@@ -15,7 +15,7 @@ from calidrift_analyzer.assess import AssessRules, assess_stored
 from calidrift_analyzer.collect import collect
 from calidrift_analyzer.config import AnalyzerConfig, ModelContract
 from calidrift_analyzer.errors import ConfigurationError, NoDataError, RefusedError
-from calidrift_analyzer.promote import promote_profile
+from calidrift_analyzer.promote import promote_profile, publication
 from calidrift_analyzer.records import (
     ModelAssessment,
     ObservedModel,
@@ -68,6 +68,7 @@ class LearnedReference:
         version: The version that serves with it; `None` where it was written to a file.
         path: Where the profile lies.
         changed: Whether anything was written; False where it was learned before.
+        publication: What came of publishing the version; `None` where there is no URL for it.
     """
 
     model: str
@@ -81,6 +82,7 @@ class LearnedReference:
     version: str | None
     path: Path
     changed: bool
+    publication: str | None = None
 
 
 def learn_reference(
@@ -118,6 +120,16 @@ def learn_reference(
             "registry is not known; add a table [models.NAME], or write the profile to a file: "
             "--output FILE"
         )
+    found = _learned(config, contract, model, options)
+    if contract is None or found.version is None or not found.changed:
+        return found
+    told = publication(contract.registry, model, contract.registry_url)
+    return replace(found, publication=told)
+
+
+def _learned(
+    config: AnalyzerConfig, contract: ModelContract | None, model: str, options: LearnOptions
+) -> LearnedReference:
     rules = AssessRules() if contract is None else AssessRules.of(contract)
     with Store.open(config.database, patience=COMMAND_PATIENCE) as store:
         collect(config.state_dirs, store)

@@ -11,6 +11,7 @@ from calidrift_analyzer.jobs._actions import (
     freeze,
     require_job,
     roll_back,
+    take_back,
 )
 from calidrift_analyzer.jobs._database import Database, DirectDatabase
 from calidrift_analyzer.jobs._orders import (
@@ -62,5 +63,6 @@ __all__ = [
     "require_job",
     "resolve_trigger",
     "roll_back",
+    "take_back",
     "unmute",
 ]

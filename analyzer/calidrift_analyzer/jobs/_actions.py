@@ -9,7 +9,7 @@ from calidrift_analyzer.config import ModelContract
 from calidrift_analyzer.errors import NoDataError, RefusedError
 from calidrift_analyzer.jobs._database import Database
 from calidrift_analyzer.jobs._orders import audit_row, frozen_by
-from calidrift_analyzer.promote import rollback
+from calidrift_analyzer.promote import publication, rollback
 from calidrift_analyzer.records import (
     FreezeRow,
     JobEvent,
@@ -20,7 +20,7 @@ from calidrift_analyzer.records import (
 )
 from calidrift_analyzer.store import Step, Store
 
-__all__ = ["approve", "cancel", "freeze", "require_job", "roll_back", "version_row"]
+__all__ = ["approve", "cancel", "freeze", "require_job", "roll_back", "take_back", "version_row"]
 
 _RUNNING = frozenset({JobState.SELECTING, JobState.RECALIBRATING, JobState.VALIDATING})
 
@@ -218,6 +218,31 @@ def roll_back(
 
     database.run(record)
     return version
+
+
+def take_back(database: Database, contract: ModelContract, to: str | None, *, actor: str) -> str:
+    """Roll back, and publish what serves again where the model has a URL.
+
+    Args:
+        database: Where the move, and what came of publishing it, is kept.
+        contract: The model.
+        to: The version; where not given, the one before the current one.
+        actor: Who does it.
+
+    Returns:
+        A sentence. A store that does not answer is told in it and undoes nothing.
+
+    Raises:
+        RefusedError: The model is frozen.
+        RegistryError: There is no such version, or it is damaged. What serves does not change.
+    """
+    version = roll_back(database, contract, to, actor=actor)
+    told = publication(contract.registry, contract.name, contract.registry_url)
+    if told is None:
+        return f"{version.id} serves again"
+    row = audit_row(actor, "publish", contract.name, version.id, told)
+    database.run(lambda store: store.jobs.note(row))
+    return f"{version.id} serves again; {told}"
 
 
 def version_row(version: PromotedVersion, action: str) -> VersionRow:

@@ -16,6 +16,7 @@ from calidrift_analyzer.cycle import stored_pool
 from calidrift_analyzer.errors import NoDataError
 from calidrift_analyzer.jobs._database import Database
 from calidrift_analyzer.jobs._promotion import promote_once, record_promotion, serving_candidate
+from calidrift_analyzer.promote import publication
 from calidrift_analyzer.ranges import Estimator
 from calidrift_analyzer.recalibrate import recalibrate
 from calidrift_analyzer.records import (
@@ -264,9 +265,13 @@ def _promote(work: StageWork) -> StageResult:
     source = f"job {work.job.job}"
     report = read_record(ValidationReport, work.document["report"], source=source)
     version = promote_once(work.database, work.contract, report, work.newest)
+    # Nothing may end the job between the two: a store that is away is told, and tried again.
+    contract = work.contract
+    published = publication(contract.registry, contract.name, contract.registry_url)
+    sentence = f"version {version.id} ({report.candidate.id}) serves from now on"
     return StageResult(
         state=JobState.PROMOTED,
-        sentence=f"version {version.id} ({report.candidate.id}) serves from now on",
-        document={"version": version.id, "profile": version.profile},
+        sentence=sentence if published is None else f"{sentence}; {published}",
+        document={"version": version.id, "profile": version.profile, "publication": published},
         record=lambda store: record_promotion(store, version),
     )

@@ -1,6 +1,17 @@
-"""Versions in and out of service: written beside, verified, switched by one rename."""
+"""Versions in and out of service: written beside, verified, switched by one rename.
+
+What serves can be published at a URL, from which processes on other machines take it.
+"""
 
 from calidrift_analyzer.promote._profile_only import promote_profile
 from calidrift_analyzer.promote._promote import promote, rollback
+from calidrift_analyzer.promote._publish import Publication, publication, publish
 
-__all__ = ["promote", "promote_profile", "rollback"]
+__all__ = [
+    "Publication",
+    "promote",
+    "promote_profile",
+    "publication",
+    "publish",
+    "rollback",
+]

@@ -20,23 +20,32 @@ _POLL_SECONDS: Final = 0.05
 
 
 @contextmanager
-def locked(layout: VersionLayout) -> Iterator[None]:
+def locked(
+    layout: VersionLayout,
+    lock: Path | None = None,
+    holder: str = "another promotion or rollback",
+) -> Iterator[None]:
     """Hold the lock of a model's registry; it ends with the process, however that ends.
 
+    Args:
+        layout: The model's registry.
+        lock: Another lock of it than the one of the pointer.
+        holder: Who may hold it, in words.
+
     Raises:
-        RegistryError: Another promotion or rollback holds it for too long.
+        RegistryError: Somebody else holds it for too long.
     """
+    lock = lock or layout.lock
     layout.versions.mkdir(parents=True, exist_ok=True)
     sync_folder(layout.root)
     sync_folder(layout.root.parent)
-    descriptor = os.open(layout.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         until = time.monotonic() + _WAIT_SECONDS
         while not _try(descriptor):
             if time.monotonic() > until:
                 raise RegistryError(
-                    f"another promotion or rollback of {layout.model} holds {layout.lock}; "
-                    "wait until it has ended"
+                    f"{holder} of {layout.model} holds {lock}; wait until it has ended"
                 )
             time.sleep(_POLL_SECONDS)
         yield

@@ -14,7 +14,7 @@ from calidrift_analyzer.jobs import (
     freeze,
     order_job,
     require_job,
-    roll_back,
+    take_back,
 )
 from calidrift_analyzer.records import Trigger
 from calidrift_analyzer.service._api_read import JobNumber, ModelName, service_of
@@ -105,15 +105,15 @@ async def rollback_model(
     """Let an earlier version serve again."""
     service = service_of(request)
     contract = require_contract(service, model)
-    version = await asyncio.to_thread(
-        roll_back, service.owner, contract, body.to, actor=caller.name
+    sentence = await asyncio.to_thread(
+        take_back, service.owner, contract, body.to, actor=caller.name
     )
     return OrderView(
         model=contract.name,
         job=None,
         new=True,
         refused=False,
-        sentence=f"{version.id} serves again",
+        sentence=sentence,
     )
 
 

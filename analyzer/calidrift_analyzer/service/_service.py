@@ -99,6 +99,8 @@ class Service:
 
 def _timetable(config: AnalyzerConfig, tasks: Tasks) -> tuple[Task, ...]:
     told = config.service
+    publication = Task(name="publication", run=tasks.publish, seconds=told.publish_seconds)
+    published = any(model.registry_url is not None for model in config.models.values())
     return (
         Task(name="ingest", run=tasks.ingest, seconds=told.ingest_seconds),
         Task(name="assess", run=tasks.assess, seconds=told.assess_seconds),
@@ -109,4 +111,5 @@ def _timetable(config: AnalyzerConfig, tasks: Tasks) -> tuple[Task, ...]:
             seconds=told.revalidate_seconds,
             at_start=False,
         ),
+        *((publication,) if published else ()),
     )

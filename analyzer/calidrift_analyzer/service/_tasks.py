@@ -1,4 +1,4 @@
-"""What the service does by itself: ingest, assess, retention, re-validation."""
+"""What the service does by itself: ingest, assess, retention, re-validation, publication."""
 
 import json
 import threading
@@ -16,6 +16,7 @@ from calidrift_analyzer.config import AnalyzerConfig
 from calidrift_analyzer.cycle import landmarks_of, retention_of
 from calidrift_analyzer.errors import CalidriftError, StoreError
 from calidrift_analyzer.jobs import Order, Worker, order_job
+from calidrift_analyzer.promote import publish
 from calidrift_analyzer.records import (
     JobKind,
     ModelAssessment,
@@ -135,6 +136,26 @@ class Tasks:
             ordered.append(f"{model}: {answer.sentence}")
         self.worker.wake()
         return "; ".join(ordered) or "nothing was promoted yet"
+
+    def publish(self) -> str:
+        """Bring what serves to where it is not yet published, or not as a whole.
+
+        Raises:
+            TaskFailedError: A model could not be published; the others were.
+        """
+        done, failed = [], []
+        for model, contract in self.config.models.items():
+            if contract.registry_url is None:
+                continue
+            try:
+                found = publish(contract.registry, model, contract.registry_url, thorough=False)
+            except CalidriftError as error:
+                failed.append(f"{model}: {error}")
+                continue
+            done.append(f"{model}: {found.version or 'nothing was promoted yet'}")
+        if failed:
+            raise TaskFailedError("; ".join(failed))
+        return "; ".join(done)
 
     def _rest(self, *, idle: bool) -> None:
         """Let go of what judging has read as soon as nothing comes any more."""

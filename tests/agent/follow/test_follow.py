@@ -329,7 +329,7 @@ def test_the_switch_of_the_agent_counts_here_too(host, layout, monkeypatch):
         ({"run": "f"}, "run must be callable, got 'f'"),
         ({"model": "../net"}, "'../net' is not a name of a model"),
         ({"model": 3}, "model must be the name of a model, got 3"),
-        ({"registry": None}, "registry must be the path of a folder, got None"),
+        ({"registry": None}, "registry must be the path of a folder, or a URL, got None"),
         ({"serving": "x"}, "serving must be what open_version returned"),
         ({"options": 5}, r"options must be FollowOptions\(...\), or None, got 5"),
     ],

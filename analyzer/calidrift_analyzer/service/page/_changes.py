@@ -9,7 +9,7 @@ from starlette.responses import RedirectResponse, Response
 from calidrift_agent._registry import VersionLayout, number_of, read_pointer
 from calidrift_analyzer.config import ModelContract
 from calidrift_analyzer.errors import RefusedError
-from calidrift_analyzer.jobs import approve, cancel, require_job, roll_back
+from calidrift_analyzer.jobs import approve, cancel, require_job, take_back
 from calidrift_analyzer.service._api_change import require_contract
 from calidrift_analyzer.service._api_read import JobNumber, service_of
 from calidrift_analyzer.service._gate import gate_of
@@ -144,7 +144,7 @@ async def rollback_model(request: Request) -> Response:
     service = service_of(request)
     contract = require_contract(service, form.get("model", ""))
     order = order_of(form)
-    await asyncio.to_thread(roll_back, service.owner, contract, order.to or None, actor=viewer.name)
+    await asyncio.to_thread(take_back, service.owner, contract, order.to or None, actor=viewer.name)
     return show("models", contract.name)
 
 

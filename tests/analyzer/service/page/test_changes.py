@@ -281,7 +281,7 @@ def test_a_rollback_offers_what_there_is_and_does_what_was_chosen(promoted, page
     asked = []
     monkeypatch.setattr(
         _changes,
-        "roll_back",
+        "take_back",
         lambda owner, contract, to, *, actor: asked.append((contract.name, to, actor)),
     )
     page = pages.read(promoted.http.get("/rollback?model=net"))
