@@ -177,6 +177,7 @@ WITHOUT_DATA = {
     'state=~"killed|errors|budget"': "no process stopped observing",
     "calidrift_agent_exports_total": "nothing is sent over OTLP",
     "calidrift_agent_export_failures_total": "nothing is sent over OTLP",
+    "calidrift_analyzer_deploy_total": "no model has a hook in this stack",
     "calidrift_agent_push": "no sidecar pushes: analyzer and service share a folder",
     "absent(": "the analyzer was never away",
 }

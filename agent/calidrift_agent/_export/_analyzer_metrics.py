@@ -53,6 +53,15 @@ ANALYZER_METRICS: Final[tuple[Metric, ...]] = (
         "Recalibration jobs that have not ended, by state.",
     ),
     Metric(
+        "calidrift_analyzer_deploy_total",
+        "calidrift.analyzer.deployments",
+        MetricType.COUNTER,
+        "{move}",
+        ("model", "outcome"),
+        Emitter.ANALYZER,
+        "Promotions and rollbacks that a hook told to a deployment system, by outcome.",
+    ),
+    Metric(
         "calidrift_analyzer_task_runs_total",
         "calidrift.analyzer.task_runs",
         MetricType.COUNTER,

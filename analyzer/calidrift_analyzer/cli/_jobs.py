@@ -27,6 +27,7 @@ class Action(StrEnum):
     CANCEL = "cancel"
     FREEZE = "freeze"
     THAW = "thaw"
+    DEPLOY = "deploy"
     AUDIT = "audit"
 
 
@@ -44,6 +45,8 @@ def jobs(
     token_file: TokenFile = None,
 ) -> None:
     """List, start, approve and cancel recalibrations of the service; freeze models.
+
+    `deploy` runs the hook of a model again, for the version that serves.
 
     While `calidrift serve` runs it is asked; otherwise the database is used directly, and what was
     ordered begins with the next start. Ends with status 1 where something is refused.
@@ -72,6 +75,8 @@ def _do(
         case Action.FREEZE | Action.THAW:
             frozen = action is Action.FREEZE
             return desk.change("freeze", subject or "", {"note": note, "frozen": frozen})
+        case Action.DEPLOY:
+            return desk.change("deploy", subject or "", {"note": note})
         case Action.APPROVE | Action.CANCEL:
             job = str(_number(action, subject))
             return desk.change(action.value, job, {"note": note})
@@ -126,7 +131,7 @@ def _show(out: Output, action: Action, document: dict[str, Any]) -> None:
                     for one in document["items"]
                 ],
             )
-        case Action.START:
+        case Action.START | Action.DEPLOY:
             out.show(f"{document['model']}: {document['sentence']}")
         case Action.FREEZE | Action.THAW:
             word = "frozen" if document["frozen"] else "thawed"
@@ -141,6 +146,11 @@ def _show_job(out: Output, document: dict[str, Any]) -> None:
     if job["progress"] is not None:
         found = job["progress"]
         out.show(f"at work: {found['what']} ({found['done']} of {found['total'] or '?'})")
+    told = document.get("deployment")
+    if told is not None:
+        out.show(f"hook {told['state']} (tries: {told['attempts']}): {told['sentence']}")
+        if told["output"]:
+            out.show(told["output"])
     out.table(
         "Steps",
         ("when", "state", "what", "by", "what happened"),

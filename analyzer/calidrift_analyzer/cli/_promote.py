@@ -9,7 +9,9 @@ from calidrift_analyzer.cli._output import Output
 from calidrift_analyzer.cli._versions import announce
 from calidrift_analyzer.config import load_config
 from calidrift_analyzer.cycle import load_report
+from calidrift_analyzer.deploy import check_hook
 from calidrift_analyzer.promote import promote as put_into_service
+from calidrift_analyzer.records import DeployAction
 
 __all__ = ["promote"]
 
@@ -25,9 +27,12 @@ def promote(
 
     Takes the candidate of the last `calidrift validate`, if every gate held. The version is written
     beside the old ones, verified, and switched to in one step; `calidrift rollback` goes back.
+    A hook of the configuration runs before the command ends; where it fails, the version serves all
+    the same and the command ends with status 1.
     """
     config = load_config(invocation.config)
     contract = config.model(model)
     report = load_report(contract)
+    check_hook(contract)
     version = put_into_service(report.candidate, report, contract.registry, contract.name)
-    announce(Output(invocation), config, version, "promoted")
+    announce(Output(invocation), config, version, DeployAction.PROMOTE, version.parent)

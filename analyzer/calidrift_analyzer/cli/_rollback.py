@@ -8,7 +8,9 @@ from calidrift_agent._command_line import Invocation
 from calidrift_analyzer.cli._output import Output
 from calidrift_analyzer.cli._versions import announce
 from calidrift_analyzer.config import load_config
+from calidrift_analyzer.deploy import check_hook, serving
 from calidrift_analyzer.promote import rollback as go_back
+from calidrift_analyzer.records import DeployAction
 
 __all__ = ["rollback"]
 
@@ -25,9 +27,13 @@ def rollback(
 ) -> None:
     """Put the version before the current one back into service.
 
-    The version is verified first; a damaged one is never served.
+    The version is verified first; a damaged one is never served. A hook of the configuration
+    runs before the command ends; where it fails, the version serves all the same and the command
+    ends with status 1.
     """
     config = load_config(invocation.config)
     contract = config.model(model)
+    check_hook(contract)
+    before = serving(contract)
     version = go_back(contract.registry, contract.name, to)
-    announce(Output(invocation), config, version, "rolled_back")
+    announce(Output(invocation), config, version, DeployAction.ROLLBACK, before)

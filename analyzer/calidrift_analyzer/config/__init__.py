@@ -4,6 +4,7 @@ One call, `load_config`, gives frozen dataclasses that the rest of the analyzer 
 pydantic stays behind this border. Precedence: flag, environment, file, default.
 """
 
+from calidrift_analyzer.config._deploy import DeployConfig
 from calidrift_analyzer.config._environment import (
     CALIDRIFT_TOKENS,
     process_variables,
@@ -20,6 +21,7 @@ __all__ = [
     "CONFIG_NAME",
     "LOOPBACK",
     "AnalyzerConfig",
+    "DeployConfig",
     "GrafanaConfig",
     "Mode",
     "ModelContract",

@@ -10,6 +10,8 @@ Every key of the file has a variable, and it wins over the file:
 | `service.port` (and every other) | `CALIDRIFT_SERVICE__PORT` |
 | `grafana.url` (and every other) | `CALIDRIFT_GRAFANA__URL` |
 | `models.NAME.alpha` (and every other) | `CALIDRIFT_MODELS__NAME__ALPHA` |
+| `models.NAME.deploy.url` (and every other) | `CALIDRIFT_MODELS__NAME__DEPLOY__URL` |
+| `models.NAME.deploy.command` | `CALIDRIFT_MODELS__NAME__DEPLOY__COMMAND`, a JSON list |
 | the path of the file itself | `CALIDRIFT_CONFIG` |
 
 NAME is written in capitals with `_` for every character that a variable cannot have
@@ -29,6 +31,7 @@ from typing import Any, get_origin
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from calidrift_analyzer.config._deploy import DeploySettings
 from calidrift_analyzer.config._grafana import GrafanaSettings
 from calidrift_analyzer.config._service import ServiceSettings
 from calidrift_analyzer.config._settings import AnalyzerSettings, ModelSettings
@@ -59,6 +62,7 @@ _PREFIX = "CALIDRIFT_"
 _SERVICE = "CALIDRIFT_SERVICE__"  # two: Kubernetes sets CALIDRIFT_SERVICE_PORT beside a service
 _GRAFANA = "CALIDRIFT_GRAFANA__"
 _MODELS = "CALIDRIFT_MODELS__"
+_DEPLOY = "__DEPLOY"
 _NOT_IN_A_NAME = re.compile(r"[^A-Z0-9]")
 
 _log = logging.getLogger(__name__)
@@ -133,9 +137,11 @@ def layer(variables: Mapping[str, str], declared: Iterable[str]) -> dict[str, An
     models: dict[str, dict[str, Any]] = {}
     for variable in sorted(variables):
         if variable.startswith(_MODELS):
-            name, key = _model_key(variable)
+            name, key, table = _model_key(variable)
             values = models.setdefault(names.get(name, name.lower()), {})
-            values[key] = _typed(variable, variables[variable], ModelSettings, key)
+            if table is DeploySettings:
+                values = values.setdefault("deploy", {})
+            values[key] = _typed(variable, variables[variable], table, key)
     _warn_of_misspelt(variables)
     found: dict[str, Any] = {"analyzer": analyzer, "service": service, "models": models}
     found["grafana"] = grafana
@@ -146,12 +152,14 @@ def _in_capitals(name: str) -> str:
     return _NOT_IN_A_NAME.sub("_", name.upper())
 
 
-def _model_key(variable: str) -> tuple[str, str]:
-    """Split the variable of a model into its name (in capitals) and a key of the table."""
+def _model_key(variable: str) -> tuple[str, str, type[BaseModel]]:
+    """Split the variable of a model into its name (in capitals), a key, and the key's table."""
     name, _, word = variable.removeprefix(_MODELS).rpartition("__")
     key = word.lower()
-    if name and key in ModelSettings.model_fields:
-        return name, key
+    if name.endswith(_DEPLOY) and key in DeploySettings.model_fields:
+        return name.removesuffix(_DEPLOY), key, DeploySettings
+    if name and key in ModelSettings.model_fields and key != "deploy":
+        return name, key, ModelSettings
     near = get_close_matches(key, ModelSettings.model_fields, n=1)
     hint = (
         f"did you mean {_MODELS}{name or 'NAME'}__{near[0].upper()}?"
@@ -165,6 +173,8 @@ def _model_key(variable: str) -> tuple[str, str]:
 def _typed(variable: str, text: str, table: type[BaseModel], key: str) -> Any:
     """Parse and check the text of a variable as the type of its key."""
     field = table.model_fields[key]
+    if key == "command":  # one text per argument: no separator could tell them apart
+        return _listed(variable, text, table, key)
     if get_origin(field.annotation) is list:
         return [part for part in text.split(os.pathsep) if part]
     try:
@@ -173,6 +183,16 @@ def _typed(variable: str, text: str, table: type[BaseModel], key: str) -> Any:
         raise ConfigurationError(
             f"the variable {variable} is {text!r}; allowed is {field.description}: "
             "correct or unset it"
+        ) from error
+
+
+def _listed(variable: str, text: str, table: type[BaseModel], key: str) -> Any:
+    try:
+        return TypeAdapter(list[str]).validate_json(text)
+    except ValidationError as error:
+        raise ConfigurationError(
+            f"the variable {variable} is {text!r}; allowed is {table.model_fields[key].description}"
+            ", written as a JSON list of texts: correct or unset it"
         ) from error
 
 

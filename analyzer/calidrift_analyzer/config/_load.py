@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from calidrift_agent import _environment as agent_environment
 from calidrift_analyzer.config import _environment
+from calidrift_analyzer.config._deploy import DeployConfig, DeploySettings
 from calidrift_analyzer.config._grafana import GrafanaConfig, GrafanaSettings
 from calidrift_analyzer.config._messages import ENVIRONMENT, Layer, explain
 from calidrift_analyzer.config._retention import RETENTION_KEYS, RetentionConfig
@@ -160,6 +161,9 @@ def _absolute(layer: dict[str, Any], root: Path) -> dict[str, Any]:
         for key in ("registry", "weights"):
             if table.get(key):
                 table[key] = str(_below(root, str(table[key])))
+        deploy = table.get("deploy", {})
+        if deploy.get("secret_file"):
+            deploy["secret_file"] = str(_below(root, str(deploy["secret_file"])))
     return layer
 
 
@@ -181,9 +185,23 @@ def _grafana(root: Path, table: GrafanaSettings, token: str | None) -> GrafanaCo
     return GrafanaConfig(token=token, token_file=token_file, **values)
 
 
+def _deploy(root: Path, table: DeploySettings | None) -> DeployConfig | None:
+    if table is None:
+        return None
+    secret_file = None if table.secret_file is None else _below(root, table.secret_file)
+    return DeployConfig(
+        command=tuple(table.command or ()),
+        url=table.url,
+        secret_file=secret_file,
+        timeout_seconds=table.timeout_seconds,
+        give_up_seconds=table.give_up_seconds,
+    )
+
+
 def _contract(name: str, root: Path, table: ModelSettings) -> ModelContract:
     values = table.model_dump()
     weights = values.pop("weights")
+    values["deploy"] = _deploy(root, table.deploy)
     return ModelContract(
         name=name,
         root=root,

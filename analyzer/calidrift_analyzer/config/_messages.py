@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from calidrift_analyzer.config._deploy import DeploySettings
 from calidrift_analyzer.config._environment import variable_of
 from calidrift_analyzer.config._grafana import GrafanaSettings
 from calidrift_analyzer.config._service import ServiceSettings
@@ -92,7 +93,7 @@ def _unknown(location: Sequence[str]) -> str:
             return f"unknown key {key!r} at the top; it belongs below [models.NAME]"
         return f"unknown table [{key}]; {_nearest(key, _TABLES)}"
     table = ".".join(location[:-1])
-    valid = _TABLES[location[0]].model_fields
+    valid = _table_of(location).model_fields
     return f"unknown key {key!r} in [{table}]; {_nearest(key, valid)}"
 
 
@@ -105,9 +106,18 @@ def _allowed(location: Sequence[str]) -> str:
     """Give the description of the key that a location stands in (`state_dirs.0` is a list)."""
     if len(location) == 1:
         return "a table"
-    table = _TABLES[location[0]].model_fields
-    key = location[2] if location[0] == "models" and len(location) > 2 else location[1]
+    table = _table_of(location).model_fields
+    depth = 1 if location[0] != "models" else 3 if _below_deploy(location) else 2
+    key = location[min(depth, len(location) - 1)]
     return table[key].description or "another value" if key in table else "a table"
+
+
+def _below_deploy(location: Sequence[str]) -> bool:
+    return len(location) > 3 and location[0] == "models" and location[2] == "deploy"
+
+
+def _table_of(location: Sequence[str]) -> type[BaseModel]:
+    return DeploySettings if _below_deploy(location) else _TABLES[location[0]]
 
 
 def _shown(value: object) -> str:

@@ -6,6 +6,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import final
 
+from calidrift_analyzer.config._deploy import DeployConfig
 from calidrift_analyzer.config._grafana import GrafanaConfig
 from calidrift_analyzer.config._retention import RetentionConfig
 from calidrift_analyzer.config._service import ServiceConfig
@@ -46,6 +47,7 @@ class ModelContract:
         random_share: Share of the budget that is drawn at random, in [0, 1].
         min_size_ratio: Least FP32 bytes ÷ INT8 bytes of the planned tensors with their scales.
         seed: Seed of everything random in recalibration.
+        deploy: What another deployment system is told of a move; `None`: there is none.
     """
 
     name: str
@@ -69,6 +71,7 @@ class ModelContract:
     random_share: float = 0.25
     min_size_ratio: float = 3.9
     seed: int = 0
+    deploy: DeployConfig | None = None
 
 
 @final

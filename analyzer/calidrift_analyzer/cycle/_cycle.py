@@ -14,10 +14,12 @@ from calidrift_analyzer.contract import Progress
 from calidrift_analyzer.cycle._outcome import CycleOptions, CycleOutcome
 from calidrift_analyzer.cycle._pool import stored_pool
 from calidrift_analyzer.cycle._workbench import candidates_folder, save_candidates, save_report
+from calidrift_analyzer.deploy import Courier, FileDatabase, enqueue
 from calidrift_analyzer.errors import NoDataError
 from calidrift_analyzer.promote import promote, publication
 from calidrift_analyzer.recalibrate import recalibrate
 from calidrift_analyzer.records import (
+    DeployAction,
     ModelAssessment,
     Production,
     PromotedVersion,
@@ -174,19 +176,32 @@ def _decide(
         if not (report.passed and options.promote):
             return None
         version = promote(report.candidate, report, contract.registry, contract.name)
-        # Agents will name this profile by its digest: the store must know it.
-        store.put_profile(CalibrationProfile.load(version.path / PROFILE_FILE))
-        store.outcomes.record_version(
-            VersionRow(
-                model=contract.name,
-                version=version.id,
-                action="promoted",
-                created_ns=time.time_ns(),
-                profile=version.profile,
-                document=version.manifest,
-            )
+        row = VersionRow(
+            model=contract.name,
+            version=version.id,
+            action="promoted",
+            created_ns=time.time_ns(),
+            profile=version.profile,
+            document=version.manifest,
         )
+        store.jobs.changing(
+            lambda: _record(store, contract, version, row),
+            done=lambda: True if row in store.outcomes.versions(row.model) else None,
+        )
+    if contract.deploy is not None:
+        Courier(FileDatabase(config.database), contract).deliver()
     return version
+
+
+def _record(
+    store: Store, contract: ModelContract, version: PromotedVersion, row: VersionRow
+) -> bool:
+    """Keep a promotion together with what is to be told of it."""
+    enqueue(store, contract, version.id, DeployAction.PROMOTE, version.parent)
+    # Agents will name this profile by its digest: the store must know it.
+    store.put_profile(CalibrationProfile.load(version.path / PROFILE_FILE))
+    store.outcomes.record_version(row)
+    return True
 
 
 def _found(assessment: ModelAssessment) -> str:

@@ -255,6 +255,21 @@ _ANALYZER: Final = Row(
             lowest=0.0,
             width=8,
         ),
+        Panel(
+            "Moves told by hooks so far, by outcome",
+            PanelKind.TIME_SERIES,
+            (
+                Query(
+                    f"max by (model, outcome) ({ALL.series('calidrift_analyzer_deploy_total')})",
+                    "{{model}} {{outcome}}",
+                ),
+            ),
+            unit="short",
+            note="Promotions and rollbacks. `failed` was given up, and the version serves all the "
+            "same; `superseded` was overtaken by a newer move. No data: no model has a hook.",
+            lowest=0.0,
+            width=8,
+        ),
     ),
 )
 

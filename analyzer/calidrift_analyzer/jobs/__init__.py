@@ -12,6 +12,7 @@ from calidrift_analyzer.jobs._actions import (
     require_job,
     roll_back,
     take_back,
+    tell_again,
 )
 from calidrift_analyzer.jobs._database import Database, DirectDatabase
 from calidrift_analyzer.jobs._orders import (
@@ -64,5 +65,6 @@ __all__ = [
     "resolve_trigger",
     "roll_back",
     "take_back",
+    "tell_again",
     "unmute",
 ]

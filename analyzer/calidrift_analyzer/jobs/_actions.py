@@ -6,11 +6,13 @@ from collections.abc import Callable
 from calidrift_agent._profile import CalibrationProfile
 from calidrift_agent._registry import PROFILE_FILE, VersionLayout, number_of
 from calidrift_analyzer.config import ModelContract
+from calidrift_analyzer.deploy import enqueue, enqueue_again, serving
 from calidrift_analyzer.errors import NoDataError, RefusedError
 from calidrift_analyzer.jobs._database import Database
 from calidrift_analyzer.jobs._orders import audit_row, frozen_by
 from calidrift_analyzer.promote import publication, rollback
 from calidrift_analyzer.records import (
+    DeployAction,
     FreezeRow,
     JobEvent,
     JobRow,
@@ -20,7 +22,16 @@ from calidrift_analyzer.records import (
 )
 from calidrift_analyzer.store import Step, Store
 
-__all__ = ["approve", "cancel", "freeze", "require_job", "roll_back", "take_back", "version_row"]
+__all__ = [
+    "approve",
+    "cancel",
+    "freeze",
+    "require_job",
+    "roll_back",
+    "take_back",
+    "tell_again",
+    "version_row",
+]
 
 _RUNNING = frozenset({JobState.SELECTING, JobState.RECALIBRATING, JobState.VALIDATING})
 
@@ -202,6 +213,7 @@ def roll_back(
         row = audit_row(actor, "rollback", contract.name, to or "", sentence, refused=True)
         database.run(lambda store: store.jobs.note(row))
         raise RefusedError(sentence)
+    before = serving(contract)
     version = rollback(contract.registry, contract.name, to)
     moved = version_row(version, "rolled_back")
     profile = CalibrationProfile.load(version.path / PROFILE_FILE)
@@ -209,6 +221,7 @@ def roll_back(
 
     def record(store: Store) -> None:
         def change() -> bool:
+            enqueue(store, contract, version.id, DeployAction.ROLLBACK, before)
             store.put_profile(profile)
             store.outcomes.record_version(moved)
             store.jobs.note(audit_row(actor, "rollback", contract.name, version.id, sentence))
@@ -243,6 +256,41 @@ def take_back(database: Database, contract: ModelContract, to: str | None, *, ac
     row = audit_row(actor, "publish", contract.name, version.id, told)
     database.run(lambda store: store.jobs.note(row))
     return f"{version.id} serves again; {told}"
+
+
+def tell_again(store: Store, contract: ModelContract, *, actor: str, note: str = "") -> str:
+    """Have the last move of a model told to its deployment system once more, under a new key.
+
+    Args:
+        store: The store.
+        contract: The model.
+        actor: Who asks for it.
+        note: Why, in words.
+
+    Returns:
+        A sentence.
+
+    Raises:
+        RefusedError: There is no hook, the last move still waits, or another version serves.
+        NoDataError: No move was kept yet.
+    """
+    begun_ns = time.time_ns()
+
+    def change() -> str:
+        move = enqueue_again(store, contract)
+        sentence = f"the {move.action} of {move.version} is told again"
+        why = f": {note}" if note else ""
+        row = audit_row(actor, "deploy", contract.name, move.version, f"{sentence}{why}")
+        store.jobs.note(row)
+        return sentence
+
+    def done() -> str | None:
+        last = store.deployments.newest(contract.name)
+        if last is None or last.created_ns < begun_ns:
+            return None
+        return f"the {last.action} of {last.version} is told again"
+
+    return store.jobs.changing(change, done=done)
 
 
 def version_row(version: PromotedVersion, action: str) -> VersionRow:

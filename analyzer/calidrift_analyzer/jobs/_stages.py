@@ -13,6 +13,7 @@ from calidrift_analyzer.assess import AssessRules, assess_stored
 from calidrift_analyzer.config import ModelContract
 from calidrift_analyzer.contract import Progress
 from calidrift_analyzer.cycle import stored_pool
+from calidrift_analyzer.deploy import enqueue
 from calidrift_analyzer.errors import NoDataError
 from calidrift_analyzer.jobs._database import Database
 from calidrift_analyzer.jobs._promotion import promote_once, record_promotion, serving_candidate
@@ -21,6 +22,7 @@ from calidrift_analyzer.ranges import Estimator
 from calidrift_analyzer.recalibrate import recalibrate
 from calidrift_analyzer.records import (
     Candidate,
+    DeployAction,
     JobKind,
     JobRow,
     JobState,
@@ -264,14 +266,19 @@ def _promote(work: StageWork) -> StageResult:
     work.progress("promoting", 0, 1)
     source = f"job {work.job.job}"
     report = read_record(ValidationReport, work.document["report"], source=source)
-    version = promote_once(work.database, work.contract, report, work.newest)
-    # Nothing may end the job between the two: a store that is away is told, and tried again.
     contract = work.contract
+    version = promote_once(work.database, contract, report, work.newest)
+    # Nothing may end the job between the two: a store that is away is told, and tried again.
     published = publication(contract.registry, contract.name, contract.registry_url)
     sentence = f"version {version.id} ({report.candidate.id}) serves from now on"
+
+    def record(store: Store) -> None:
+        enqueue(store, contract, version.id, DeployAction.PROMOTE, version.parent)
+        record_promotion(store, version)
+
     return StageResult(
         state=JobState.PROMOTED,
         sentence=sentence if published is None else f"{sentence}; {published}",
         document={"version": version.id, "profile": version.profile, "publication": published},
-        record=lambda store: record_promotion(store, version),
+        record=record,
     )

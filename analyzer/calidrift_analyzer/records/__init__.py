@@ -29,6 +29,11 @@ from calidrift_analyzer.records._candidates import (
     Production,
     Source,
 )
+from calidrift_analyzer.records._deployments import (
+    DeployAction,
+    DeploymentRow,
+    DeployState,
+)
 from calidrift_analyzer.records._described import (
     ReturnLevel,
     Season,
@@ -116,6 +121,9 @@ __all__ = [
     "CandidateScore",
     "CaptureEntry",
     "ComparedHistory",
+    "DeployAction",
+    "DeployState",
+    "DeploymentRow",
     "Figure",
     "FreezeRow",
     "Gate",

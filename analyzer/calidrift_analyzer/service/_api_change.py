@@ -15,6 +15,7 @@ from calidrift_analyzer.jobs import (
     order_job,
     require_job,
     take_back,
+    tell_again,
 )
 from calidrift_analyzer.records import Trigger
 from calidrift_analyzer.service._api_read import JobNumber, ModelName, service_of
@@ -108,6 +109,7 @@ async def rollback_model(
     sentence = await asyncio.to_thread(
         take_back, service.owner, contract, body.to, actor=caller.name
     )
+    service.tell(contract.name)
     return OrderView(
         model=contract.name,
         job=None,
@@ -115,6 +117,20 @@ async def rollback_model(
         refused=False,
         sentence=sentence,
     )
+
+
+@change_router.post("/models/{model:name}/deploy", status_code=202)
+async def deploy_model(
+    request: Request, model: ModelName, body: Note, caller: MayPromote
+) -> OrderView:
+    """Have the last promotion or rollback told to the deployment system once more."""
+    service = service_of(request)
+    contract = require_contract(service, model)
+    sentence = await service.owner.ask(
+        lambda store: tell_again(store, contract, actor=caller.name, note=body.note)
+    )
+    service.tell(contract.name)
+    return OrderView(model=contract.name, job=None, new=True, refused=False, sentence=sentence)
 
 
 @change_router.post("/freezes")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final, final
 
-from calidrift_analyzer.records import JobState, ModelAssessment, TaskRow
+from calidrift_analyzer.records import DeployState, JobState, ModelAssessment, TaskRow
 
 __all__ = ["Board", "Figures"]
 
@@ -28,6 +28,7 @@ class Figures:
         revalidations: Outcome of the last re-validation by model, and when it ended (UTC
             nanoseconds).
         open_jobs: Jobs that are not finished by model and state.
+        deployments: Moves that were told, or never will be, by model and outcome.
         tasks: Tasks of the schedule.
         store_bytes: Size of the database file.
     """
@@ -36,6 +37,7 @@ class Figures:
     outcomes: Mapping[tuple[str, JobState], int] = field(default_factory=dict)
     revalidations: Mapping[str, tuple[JobState, int]] = field(default_factory=dict)
     open_jobs: Mapping[tuple[str, JobState], int] = field(default_factory=dict)
+    deployments: Mapping[tuple[str, DeployState], int] = field(default_factory=dict)
     tasks: tuple[TaskRow, ...] = ()
     store_bytes: int | None = None
 

@@ -12,15 +12,25 @@ from urllib.parse import quote, urlencode
 from pydantic import ValidationError
 
 from calidrift_agent._command_line import jsonable
-from calidrift_analyzer.config import AnalyzerConfig, service_tokens
+from calidrift_analyzer.config import AnalyzerConfig, ModelContract, service_tokens
+from calidrift_analyzer.deploy import Courier, check_hook
 from calidrift_analyzer.errors import (
     ConfigurationError,
     NoDataError,
     RefusedError,
     StoreBusyError,
 )
-from calidrift_analyzer.jobs import Order, approve, cancel, freeze, order_job, require_job
-from calidrift_analyzer.records import JobKind, Trigger
+from calidrift_analyzer.jobs import (
+    DirectDatabase,
+    Order,
+    approve,
+    cancel,
+    freeze,
+    order_job,
+    require_job,
+    tell_again,
+)
+from calidrift_analyzer.records import DeployState, JobKind, Trigger
 from calidrift_analyzer.service._gate import USER_HEADER, user_header
 from calidrift_analyzer.service._listing import view_audit
 from calidrift_analyzer.service._opening import Held, open_or_find
@@ -64,10 +74,10 @@ class Desk(Protocol):
         ...
 
     def change(self, what: str, subject: str, body: Mapping[str, Any]) -> Document:
-        """Do `order`, `approve`, `cancel`, `freeze`, `mute`, `unmute` or `mark`.
+        """Do what is asked for: one of the words below.
 
         Args:
-            what: One of these.
+            what: `order`, `approve`, `cancel`, `freeze`, `deploy`, `mute`, `unmute` or `mark`.
             subject: Model, or number of the job.
             body: As in the API.
 
@@ -151,6 +161,8 @@ class LocalDesk:
                 self._store, model, frozen=bool(body["frozen"]), actor=self._actor, note=note
             )
             return _document(view_freeze(row))
+        if what == "deploy":
+            return self._deploy(self._config.model(subject or None), note)
         if what in _PLACES:
             return self._remark(what, {**body, "model": subject})
         job = int(subject)
@@ -173,6 +185,16 @@ class LocalDesk:
             one = error.errors()[0]
             where = ".".join(str(part) for part in one["loc"])
             raise ConfigurationError(f"{where}: {one['msg']}; correct it") from error
+
+    def _deploy(self, contract: ModelContract, note: str) -> Document:
+        check_hook(contract)
+        sentence = tell_again(self._store, contract, actor=self._actor, note=note)
+        told = Courier(DirectDatabase(self._store), contract).deliver()
+        if told is not None:
+            sentence = f"{sentence}; {told.state}: {told.sentence}"
+        if told is not None and told.state is DeployState.FAILED:
+            raise RefusedError(sentence)
+        return {"model": contract.name, "job": None, "sentence": sentence}
 
     def _order(self, subject: str, kind: JobKind, note: str) -> Document:
         order = Order(
@@ -237,6 +259,9 @@ class RemoteDesk:
             return self._ask("/jobs", Scope.TRIGGER, {**body, "model": model})
         if what == "freeze":
             return self._ask("/freezes", Scope.PROMOTE, {**body, "model": subject})
+        if what == "deploy":
+            model = self._config.model(subject or None).name
+            return self._ask(f"/models/{quote(model, safe='')}/deploy", Scope.PROMOTE, body)
         if what in _PLACES:
             return self._ask(_PLACES[what], Scope.TRIGGER, {**body, "model": subject})
         return self._ask(f"/jobs/{quote(subject)}/{what}", Scope.PROMOTE, body)

@@ -102,6 +102,9 @@ class AnalyzerCollector(Collector):
         at_work = _gauge("calidrift_analyzer_open_jobs")
         for (model, state), jobs in figures.open_jobs.items():
             _add(at_work, (model, state.value), jobs)
+        deployed = _counter("calidrift_analyzer_deploy_total")
+        for (model, outcome), moves in figures.deployments.items():
+            deployed.add_metric((model, outcome.value), moves)
         lag = _gauge("calidrift_analyzer_ingest_lag_seconds")
         for model, last_ns in figures.last_window_ns.items():
             _add(lag, (model,), max(0.0, (time.time_ns() - last_ns) / 1e9))
@@ -117,7 +120,7 @@ class AnalyzerCollector(Collector):
             runs.add_metric((task.task, "done"), task.runs - task.failures)
         size = _gauge("calidrift_analyzer_store_bytes")
         _add(size, (), figures.store_bytes)
-        return [recalibrations, revalidated, at_work, lag, rows, success, runs, size]
+        return [recalibrations, revalidated, at_work, deployed, lag, rows, success, runs, size]
 
 
 def analyzer_registry(board: Board) -> tuple[CollectorRegistry, JobDurations]:

@@ -12,6 +12,8 @@ from calidrift_analyzer.config import AnalyzerConfig
 from calidrift_analyzer.errors import CalidriftError, ConfigurationError, NoDataError
 from calidrift_analyzer.jobs import LiveProgress, require_job
 from calidrift_analyzer.records import (
+    DeployAction,
+    DeploymentRow,
     FreezeRow,
     JobRow,
     JobState,
@@ -25,6 +27,7 @@ from calidrift_analyzer.records import (
 from calidrift_analyzer.service._paging import cursor_number, paged
 from calidrift_analyzer.service._together import Together
 from calidrift_analyzer.service._views import (
+    DeploymentView,
     FreezeView,
     JobDetail,
     JobStepView,
@@ -43,6 +46,7 @@ __all__ = [
     "known_models",
     "latest_assessment",
     "require_model",
+    "view_deployment",
     "view_freeze",
     "view_job",
     "view_jobs",
@@ -253,7 +257,31 @@ def view_job(store: Store, context: ViewContext, job: int) -> JobDetail:
         ),
         selection=documents.get(JobState.RECALIBRATING, {}).get("selection"),
         report=next((one for one in reports if one is not None), None),
+        deployment=_deployment(store, row.model, documents.get(JobState.PROMOTED, {})),
     )
+
+
+def view_deployment(row: DeploymentRow) -> DeploymentView:
+    """Tell about a move and its hook."""
+    return DeploymentView(
+        version=row.version,
+        previous=row.previous,
+        action=row.action,
+        key=row.key,
+        state=row.state,
+        attempts=row.attempts,
+        created=moment(row.created_ns),
+        updated=moment(row.updated_ns),
+        sentence=row.sentence,
+        output=row.output,
+    )
+
+
+def _deployment(store: Store, model: str, promoted: Mapping[str, Any]) -> DeploymentView | None:
+    version = promoted.get("version")
+    moves = () if version is None else store.deployments.page(model, version=str(version))
+    found = next((one for one in moves if one.action is DeployAction.PROMOTE), None)
+    return None if found is None else view_deployment(found)
 
 
 def view_freeze(row: FreezeRow) -> FreezeView:

@@ -6,6 +6,7 @@ from typing import Final, final
 from prometheus_client import CollectorRegistry
 
 from calidrift_analyzer.config import LOOPBACK, AnalyzerConfig, service_tokens
+from calidrift_analyzer.deploy import Courier, check_hook
 from calidrift_analyzer.errors import ConfigurationError
 from calidrift_analyzer.jobs import RealStages, Stages, Worker
 from calidrift_analyzer.records import JobRow
@@ -25,6 +26,8 @@ __all__ = ["Service", "load_tokens"]
 _JOB_SECONDS: Final = 1e9
 _PATIENCE_SECONDS: Final = 10.0
 """A command that holds the database when the service starts is no reason to give up."""
+_DEPLOY_SECONDS: Final = 60.0
+"""Moves of commands while the service holds the database are noticed within this time."""
 
 
 def load_tokens(config: AnalyzerConfig) -> TokenFile:
@@ -61,6 +64,8 @@ class Service:
 
     def __init__(self, config: AnalyzerConfig, *, stages: Stages | None = None) -> None:
         self.config = config
+        for contract in config.models.values():
+            check_hook(contract)
         self.gate = Gate(load_tokens(config), RateLimit(config.service.requests_per_minute))
         self.board = Board()
         self._together = Together()
@@ -69,19 +74,34 @@ class Service:
         self.registry, self._durations = analyzer_registry(self.board)
         self.owner = StoreOwner(config.database, patience=_PATIENCE_SECONDS)
         self.worker = Worker(self.owner, config, stages or RealStages(), on_end=self._job_ended)
-        self.tasks = Tasks(config, self.owner, self.worker, self.board)
+        self._couriers = {
+            name: Courier(self.owner, contract, on_end=lambda row: self.tasks.refresh())
+            for name, contract in config.models.items()
+            if contract.deploy is not None
+        }
+        self.tasks = Tasks(config, self.owner, self.worker, self.board, self.tell)
         self.schedule = Schedule(_timetable(config, self.tasks), self.owner, self._durations)
 
     def start(self) -> None:
         """Begin to work."""
         self.worker.start()
+        for courier in self._couriers.values():
+            courier.start()
         self.schedule.start()
 
     def stop(self) -> None:
         """Stop everything; a job that is under way goes on with the next start."""
         self.schedule.stop()
         self.worker.stop(timeout=1.0)
+        for courier in self._couriers.values():
+            courier.stop(timeout=1.0)
         self.owner.close()
+
+    def tell(self, model: str) -> None:
+        """Have the moves of a model told to where its hook leads, if it has one."""
+        courier = self._couriers.get(model)
+        if courier is not None:
+            courier.wake()
 
     def context(self) -> ViewContext:
         """Give what views need beside the store."""
@@ -94,6 +114,7 @@ class Service:
 
     def _job_ended(self, job: JobRow) -> None:
         self._durations.note(job.kind.value, (time.time_ns() - job.created_ns) / _JOB_SECONDS)
+        self.tell(job.model)
         self.tasks.refresh()
 
 
@@ -101,6 +122,7 @@ def _timetable(config: AnalyzerConfig, tasks: Tasks) -> tuple[Task, ...]:
     told = config.service
     publication = Task(name="publication", run=tasks.publish, seconds=told.publish_seconds)
     published = any(model.registry_url is not None for model in config.models.values())
+    hooks = any(contract.deploy is not None for contract in config.models.values())
     return (
         Task(name="ingest", run=tasks.ingest, seconds=told.ingest_seconds),
         Task(name="assess", run=tasks.assess, seconds=told.assess_seconds),
@@ -112,4 +134,5 @@ def _timetable(config: AnalyzerConfig, tasks: Tasks) -> tuple[Task, ...]:
             at_start=False,
         ),
         *((publication,) if published else ()),
+        Task(name="deploy", run=tasks.deploy, seconds=_DEPLOY_SECONDS if hooks else 0.0),
     )

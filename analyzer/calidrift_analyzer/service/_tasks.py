@@ -4,6 +4,7 @@ import json
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
@@ -18,6 +19,7 @@ from calidrift_analyzer.errors import CalidriftError, StoreError
 from calidrift_analyzer.jobs import Order, Worker, order_job
 from calidrift_analyzer.promote import publish
 from calidrift_analyzer.records import (
+    DeployState,
     JobKind,
     ModelAssessment,
     Trigger,
@@ -52,12 +54,14 @@ class Tasks:
         owner: The store.
         worker: To be woken where there is a new job.
         board: Where figures go.
+        tell: Has the moves of a model told to where its hook leads.
     """
 
     config: AnalyzerConfig
     owner: StoreOwner
     worker: Worker
     board: Board
+    tell: Callable[[str], None] = lambda model: None
     _judged: dict[str, tuple[object, ...]] = field(default_factory=dict, init=False, repr=False)
     _loaded: threading.Event = field(default_factory=threading.Event, init=False, repr=False)
 
@@ -157,6 +161,22 @@ class Tasks:
             raise TaskFailedError("; ".join(failed))
         return "; ".join(done)
 
+    def deploy(self) -> str:
+        """Have what waits told, and say how the last move of each model ended.
+
+        Raises:
+            TaskFailedError: The hook of a model was given up.
+        """
+        hooks = [name for name, one in self.config.models.items() if one.deploy is not None]
+        for name in hooks:
+            self.tell(name)
+        rows = self.owner.run(lambda store: [store.deployments.newest(name) for name in hooks])
+        found = [row for row in rows if row is not None]
+        told = "; ".join(f"{row.model} {row.version} {row.state}: {row.sentence}" for row in found)
+        if any(row.state is DeployState.FAILED for row in found):
+            raise TaskFailedError(told)
+        return told or "no model was moved yet"
+
     def _rest(self, *, idle: bool) -> None:
         """Let go of what judging has read as soon as nothing comes any more."""
         if not idle:
@@ -226,6 +246,7 @@ def _figures(store: Store) -> Figures:
         outcomes=store.jobs.outcomes(),
         revalidations=store.outcomes.revalidations(),
         open_jobs=dict(states),
+        deployments=store.deployments.outcomes(),
         tasks=store.jobs.tasks(),
         store_bytes=store.path.stat().st_size,
     )

@@ -11,13 +11,22 @@ from typing import Any, Generic, TypeVar, final
 
 from calidrift_agent._vocabulary import CaptureKind
 from calidrift_analyzer.config import Mode
-from calidrift_analyzer.records import JobEvent, JobKind, JobState, Trigger, Verdict
+from calidrift_analyzer.records import (
+    DeployAction,
+    DeployState,
+    JobEvent,
+    JobKind,
+    JobState,
+    Trigger,
+    Verdict,
+)
 
 __all__ = [
     "AssessmentView",
     "AuditView",
     "CaptureView",
     "DecisionView",
+    "DeploymentView",
     "FreezeView",
     "JobDetail",
     "JobStepView",
@@ -124,6 +133,23 @@ class JobStepView:
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DeploymentView:
+    """A move of the version pointer, and what became of telling the deployment system."""
+
+    version: str
+    previous: str | None
+    action: DeployAction
+    key: str
+    state: DeployState
+    attempts: int
+    created: datetime | None
+    updated: datetime | None
+    sentence: str
+    output: str
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JobDetail:
     """A job with everything that happened to it.
 
@@ -132,12 +158,14 @@ class JobDetail:
         steps: Its steps, the first one first.
         selection: What was selected; `None` before, and where nothing was captured.
         report: The validation report; `None` before.
+        deployment: What became of the hook; `None` before the promotion, and without a hook.
     """
 
     job: JobView
     steps: tuple[JobStepView, ...]
     selection: Mapping[str, Any] | None = None
     report: Mapping[str, Any] | None = None
+    deployment: DeploymentView | None = None
 
 
 @final

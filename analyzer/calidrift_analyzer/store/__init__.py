@@ -3,6 +3,7 @@
 from calidrift_analyzer.store._annotations import Annotations
 from calidrift_analyzer.store._checking import CheckReport
 from calidrift_analyzer.store._connection import StoreLostError
+from calidrift_analyzer.store._deployments import Deployments
 from calidrift_analyzer.store._jobs import JobBook, NewJob, Step
 from calidrift_analyzer.store._merging import MergeReport
 from calidrift_analyzer.store._outcomes import Outcomes
@@ -28,6 +29,7 @@ __all__ = [
     "COMMAND_PATIENCE",
     "Annotations",
     "CheckReport",
+    "Deployments",
     "FindLandmarks",
     "JobBook",
     "Kept",

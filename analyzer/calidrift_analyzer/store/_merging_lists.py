@@ -42,6 +42,8 @@ _OWN: Final = frozenset(
         "triggers",
         "tasks",
         "freezes",
+        "deployments",
+        "deployment_tries",
     }
 )
 """Tables whose rows are never taken over as they are."""

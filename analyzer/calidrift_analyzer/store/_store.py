@@ -15,6 +15,7 @@ from calidrift_analyzer.records import CaptureEntry, ModelHistory, ModelTotals, 
 from calidrift_analyzer.store._annotations import Annotations
 from calidrift_analyzer.store._compaction import compact, is_worth_it
 from calidrift_analyzer.store._connection import Connection, StoreLostError
+from calidrift_analyzer.store._deployments import Deployments
 from calidrift_analyzer.store._jobs import JobBook
 from calidrift_analyzer.store._outcomes import Outcomes
 from calidrift_analyzer.store._patience import while_busy
@@ -55,6 +56,7 @@ class Store:
         self.references = References(connection)
         self.annotations = Annotations(connection)
         self.jobs = JobBook(connection)
+        self.deployments = Deployments(connection)
         self.views = Views(connection)
         self._memory_limit = ""
 

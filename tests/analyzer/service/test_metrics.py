@@ -9,6 +9,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from calidrift_agent._export import CATALOGUE, Emitter
 from calidrift_analyzer.records import (
     Breach,
+    DeployAction,
+    DeploymentRow,
+    DeployState,
     HarmBreach,
     HarmLoss,
     Interval,
@@ -21,6 +24,25 @@ from calidrift_analyzer.records import (
 )
 from calidrift_analyzer.service._board import Board
 from calidrift_analyzer.store import NewJob, Step
+
+
+def end_deployment(site):
+    """Have a move been told."""
+
+    def work(store):
+        move = DeploymentRow(
+            model="net",
+            version="000001-a",
+            previous=None,
+            action=DeployAction.PROMOTE,
+            registry="registry",
+            manifest_sha256="0",
+            created_ns=time.time_ns(),
+        )
+        store.deployments.tried(store.deployments.add(move), DeployState.DELIVERED, "told")
+
+    site.run(work)
+    site.service.tasks.refresh()
 
 
 def scrape(site):
@@ -280,6 +302,7 @@ def test_every_name_is_one_of_the_catalogue_and_nothing_of_it_is_missing(site, t
     site.post("/jobs", {"model": "net"})
     site.wait("awaiting_approval", job=2)
     end_revalidation(site, JobState.CONFIRMED)
+    end_deployment(site)
     _, found = site.service.board.latest()["net"]
     more = {"harm": harm(broken=False), "seconds_to_detect": 60.0}
     levels = (level(None, broken=False), level("night", broken=False))

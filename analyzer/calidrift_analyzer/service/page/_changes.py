@@ -145,6 +145,7 @@ async def rollback_model(request: Request) -> Response:
     contract = require_contract(service, form.get("model", ""))
     order = order_of(form)
     await asyncio.to_thread(take_back, service.owner, contract, order.to or None, actor=viewer.name)
+    service.tell(contract.name)
     return show("models", contract.name)
 
 
