@@ -38,12 +38,12 @@ def published(make_site, faulty):
 
 
 def test_there_is_such_a_task_only_where_there_is_a_url(site):
-    assert names(site.service) == ["ingest", "assess", "retention", "revalidation"]
+    assert "publication" not in names(site.service)
 
 
 def test_what_was_promoted_while_the_store_was_away_is_published_later(published, tmp_path, faulty):
     service = published.service
-    assert names(service)[-1] == "publication"
+    assert "publication" in names(service)
     row = service.schedule.run_now("publication")
     assert (row.succeeded, row.sentence) == (True, "net: nothing was promoted yet")
 
