@@ -36,7 +36,7 @@ def run_command(contract: ModelContract, row: DeploymentRow, halt: Halt) -> Hook
     """
     deploy = contract.deploy
     assert deploy is not None
-    told = {f"CALIDRIFT_{name.upper()}": value for name, value in fields(row).items()}
+    told = {f"CALIDRIFT_{name.upper()}": value for name, value in fields(contract, row).items()}
     kept = {name: value for name, value in process_variables().items() if name not in _SECRETS}
     shown = deploy.command[0]
     try:

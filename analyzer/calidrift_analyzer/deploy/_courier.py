@@ -21,7 +21,7 @@ from calidrift_analyzer.config import ModelContract
 from calidrift_analyzer.deploy._command import run_command
 from calidrift_analyzer.deploy._halt import Halt
 from calidrift_analyzer.deploy._hook import HookResult
-from calidrift_analyzer.deploy._outbox import notice_move, still_serves
+from calidrift_analyzer.deploy._outbox import notice_move, require_published, still_serves
 from calidrift_analyzer.deploy._webhook import post
 from calidrift_analyzer.errors import ConfigurationError, StoreError
 from calidrift_analyzer.records import AuditRow, DeploymentRow, DeployState
@@ -202,6 +202,7 @@ class Courier:
                 sentence = f"version {instead} serves by now"
                 self._keep(row, DeployState.SUPERSEDED, sentence)
                 return
+            require_published(self._contract)
             found = self._run(row)
         except RegistryError as error:
             found = HookResult(done=False, again=True, sentence=str(error))

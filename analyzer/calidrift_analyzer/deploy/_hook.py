@@ -36,7 +36,7 @@ class HookResult:
     output: str = ""
 
 
-def fields(row: DeploymentRow) -> dict[str, str]:
+def fields(contract: ModelContract, row: DeploymentRow) -> dict[str, str]:
     """Give what is told about a move; from the registry and the configuration alone."""
     return {
         "model": row.model,
@@ -44,6 +44,7 @@ def fields(row: DeploymentRow) -> dict[str, str]:
         "previous": row.previous or "",
         "action": row.action.value,
         "registry": row.registry,
+        "registry_url": contract.registry_url or "",
         "manifest_sha256": row.manifest_sha256,
         "idempotency_key": row.key,
     }

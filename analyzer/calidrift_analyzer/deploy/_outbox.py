@@ -10,6 +10,7 @@ from calidrift_agent._registry import (
     MANIFEST_FILE,
     MODEL_FILE,
     Pointer,
+    RegistryStore,
     VersionLayout,
     number_of,
     read_pointer,
@@ -25,6 +26,7 @@ __all__ = [
     "enqueue",
     "enqueue_again",
     "notice_move",
+    "require_published",
     "serving",
     "still_serves",
 ]
@@ -165,6 +167,19 @@ def still_serves(contract: ModelContract, version: str) -> str | None:
     if pointer.version == version or _model(layout, pointer.version) == _model(layout, version):
         return None
     return pointer.version
+
+
+def require_published(contract: ModelContract) -> None:
+    """Tell nobody of a version that is not yet where they would fetch it.
+
+    Raises:
+        RegistryError: The model has a registry_url that does not name yet what serves.
+    """
+    if contract.registry_url is None:
+        return
+    serves = read_pointer(VersionLayout(contract.registry, contract.name))
+    if serves is None or RegistryStore(contract.registry_url, contract.name).pointer() != serves:
+        raise RegistryError(f"what serves is not yet published at {contract.registry_url}")
 
 
 def _model(layout: VersionLayout, version: str) -> str:

@@ -43,7 +43,7 @@ def post(contract: ModelContract, row: DeploymentRow, halt: Halt) -> HookResult:
     assert deploy.url is not None
     assert deploy.secret_file is not None
     secret = read_secret(deploy.secret_file, contract.name)
-    body = json.dumps({"format": FORMAT, **fields(row)}, sort_keys=True).encode()
+    body = json.dumps({"format": FORMAT, **fields(contract, row)}, sort_keys=True).encode()
     moment = str(int(time.time()))
     headers = {
         "Content-Type": "application/json",

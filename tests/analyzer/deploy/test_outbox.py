@@ -1,5 +1,7 @@
 """Moves in the outbox: once, in order, the newest one, and none lost to a kill."""
 
+import dataclasses
+import threading
 import time
 
 import pytest
@@ -7,7 +9,7 @@ import pytest
 from calidrift_agent._registry import VersionLayout
 from calidrift_analyzer.deploy import Courier, enqueue_again, notice_move
 from calidrift_analyzer.errors import NoDataError, RefusedError
-from calidrift_analyzer.promote import rollback
+from calidrift_analyzer.promote import publish, rollback
 from calidrift_analyzer.records import DeployAction, VersionRow
 
 
@@ -112,6 +114,35 @@ def test_a_registry_that_cannot_be_read_is_waited_for(shop):
     ended = shop.deliver()
 
     assert ended.state == "failed"
+    assert shop.notes() == []
+
+
+def test_a_hook_waits_until_the_version_is_published(shop, faulty):
+    shop.script()
+    url = "faulty://bucket/models"
+    shop.contract = dataclasses.replace(shop.contract, registry_url=url)
+    version = shop.promote()
+    publishing = threading.Timer(0.2, publish, (shop.contract.registry, "net", url))
+    publishing.start()
+
+    ended = shop.deliver()
+    publishing.join()
+
+    assert ended.state == "delivered"
+    assert ended.attempts > 1
+    [told] = shop.notes()
+    assert (told["CALIDRIFT_VERSION"], told["CALIDRIFT_REGISTRY_URL"]) == (version, url)
+
+
+def test_a_version_that_is_never_published_is_given_up_and_said(shop, faulty):
+    shop.script(give_up_seconds=0.2)
+    shop.contract = dataclasses.replace(shop.contract, registry_url="faulty://bucket/models")
+    shop.promote()
+
+    ended = shop.deliver()
+
+    assert ended.state == "failed"
+    assert "what serves is not yet published at faulty://bucket/models" in ended.sentence
     assert shop.notes() == []
 
 

@@ -39,6 +39,7 @@ def test_the_document_is_signed_as_the_service_checks_it(hooked, server):
         "previous": "",
         "action": "promote",
         "registry": str(hooked.contract.registry),
+        "registry_url": "",
         "manifest_sha256": ended.manifest_sha256,
         "idempotency_key": ended.key,
     }
