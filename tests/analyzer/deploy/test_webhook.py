@@ -1,7 +1,9 @@
 """An address as a hook: signed as the service checks signatures, tried again where it helps."""
 
 import json
+import socket
 import time
+from contextlib import closing
 
 import pytest
 
@@ -78,13 +80,16 @@ def test_what_will_never_be_right_is_not_tried_again(hooked, server, status):
 
 
 def test_nobody_there_is_given_up_after_a_while(shop, server, secret):
-    shop.hook(url="http://127.0.0.1:1/", secret_file=secret, give_up_seconds=0.2)
-    shop.promote()
+    with closing(socket.socket()) as taken:  # bound and not listening: nobody answers there
+        taken.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}/"
+        shop.hook(url=url, secret_file=secret, give_up_seconds=0.2)
+        shop.promote()
 
-    ended = shop.deliver()
+        ended = shop.deliver()
 
     assert ended.state == "failed"
-    assert "gave up after 0.2 seconds: http://127.0.0.1:1/ did not answer" in ended.sentence
+    assert f"gave up after 0.2 seconds: {url} did not answer" in ended.sentence
 
 
 def test_an_answer_that_only_drips_is_cut_off(shop, server, secret):
