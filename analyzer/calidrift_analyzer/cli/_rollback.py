@@ -5,7 +5,9 @@ from typing import Annotated
 import typer
 
 from calidrift_agent._command_line import Invocation
+from calidrift_analyzer.cli._frozen import require_thawed
 from calidrift_analyzer.cli._output import Output
+from calidrift_analyzer.cli._service_options import ServiceUrl, TokenFile
 from calidrift_analyzer.cli._versions import announce
 from calidrift_analyzer.config import load_config
 from calidrift_analyzer.deploy import check_hook, serving
@@ -24,16 +26,27 @@ def rollback(
     to: Annotated[
         str | None, typer.Option(help="The version (default: the one before the current one).")
     ] = None,
+    url: ServiceUrl = None,
+    token_file: TokenFile = None,
 ) -> None:
     """Put the version before the current one back into service.
 
-    The version is verified first; a damaged one is never served. A hook of the configuration
+    The version is verified first; a damaged one is never served. While `calidrift serve` runs it
+    makes the move, and tells the model's hook of it. Otherwise a hook of the configuration
     runs before the command ends; where it fails, the version serves all the same and the command
-    ends with status 1.
+    ends with status 1. A model that is frozen is left alone.
     """
     config = load_config(invocation.config)
     contract = config.model(model)
+    out = Output(invocation)
+    service = require_thawed(out, config, contract.name, url, token_file)
+    if service is not None:
+        sentence = service.roll_back(contract.name, to)
+        out.show(f"rolled back: {sentence}")
+        document = {"action": "rolled_back", "model": contract.name, "sentence": sentence}
+        out.document(document)
+        return
     check_hook(contract)
     before = serving(contract)
     version = go_back(contract.registry, contract.name, to)
-    announce(Output(invocation), config, version, DeployAction.ROLLBACK, before)
+    announce(out, config, version, DeployAction.ROLLBACK, before)

@@ -9,10 +9,12 @@ import typer
 from calidrift_agent._profile import CalibrationProfile
 from calidrift_agent._registry import PROFILE_FILE, list_versions
 from calidrift_agent._vocabulary import ExitCode
+from calidrift_analyzer.cli._annotated import user_name
 from calidrift_analyzer.cli._output import Output
 from calidrift_analyzer.config import AnalyzerConfig, ModelContract
 from calidrift_analyzer.deploy import Courier, FileDatabase, enqueue
 from calidrift_analyzer.errors import StoreError
+from calidrift_analyzer.jobs import audit_row
 from calidrift_analyzer.promote import publication
 from calidrift_analyzer.records import (
     DeployAction,
@@ -109,6 +111,10 @@ def _tell(
             # Agents will name this profile by its digest: the store must know it.
             store.put_profile(CalibrationProfile.load(version.path / PROFILE_FILE))
             store.outcomes.record_version(row)
+            sentence = f"{version.id} serves since, in place of {previous or 'nothing'}"
+            store.jobs.note(
+                audit_row(user_name(), action.value, version.model, version.id, sentence)
+            )
             return True
 
         store.jobs.changing(
@@ -119,8 +125,11 @@ def _tell(
     try:
         outbox.run(record)
     except StoreError as error:
-        later = "; the hook runs when `calidrift serve` notices the move" if hook else ""
-        out.note(f"the move was made but not recorded: {error}{later}")
+        more = ", and runs the hook" if hook else ""
+        out.note(
+            f"the move was made but not recorded: {error}; a running `calidrift serve` notices it "
+            f"within minutes and records it{more}"
+        )
         return None
     if not hook:
         return None

@@ -15,6 +15,7 @@ from calidrift_analyzer.jobs._actions import (
     tell_again,
 )
 from calidrift_analyzer.jobs._database import Database, DirectDatabase
+from calidrift_analyzer.jobs._noticed import notice_move
 from calidrift_analyzer.jobs._orders import (
     Answer,
     Order,
@@ -60,6 +61,7 @@ __all__ = [
     "mark",
     "matching_points",
     "mute",
+    "notice_move",
     "order_job",
     "require_job",
     "resolve_trigger",

@@ -6,11 +6,13 @@ What serves can be published at a URL, from which processes on other machines ta
 from calidrift_analyzer.promote._profile_only import promote_profile
 from calidrift_analyzer.promote._promote import promote, rollback
 from calidrift_analyzer.promote._publish import Publication, publication, publish
+from calidrift_analyzer.promote._steps import promoted_version
 
 __all__ = [
     "Publication",
     "promote",
     "promote_profile",
+    "promoted_version",
     "publication",
     "publish",
     "rollback",

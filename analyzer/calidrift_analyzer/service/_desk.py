@@ -266,6 +266,12 @@ class RemoteDesk:
             return self._ask(_PLACES[what], Scope.TRIGGER, {**body, "model": subject})
         return self._ask(f"/jobs/{quote(subject)}/{what}", Scope.PROMOTE, body)
 
+    def roll_back(self, model: str, to: str | None) -> str:
+        """Let an earlier version serve again, and give the service's sentence about it."""
+        body = {} if to is None else {"to": to}
+        place = f"/models/{quote(model, safe='')}/rollback"
+        return str(self._ask(place, Scope.PROMOTE, body)["sentence"])
+
     def _ask(self, path: str, scope: Scope, body: Mapping[str, Any] | None = None) -> Document:
         headers = {"Accept": "application/json"}
         token = self._token(scope)

@@ -16,7 +16,7 @@ from calidrift_analyzer.collect import CollectReport, collect
 from calidrift_analyzer.config import AnalyzerConfig
 from calidrift_analyzer.cycle import landmarks_of, retention_of
 from calidrift_analyzer.errors import CalidriftError, StoreError
-from calidrift_analyzer.jobs import Order, Worker, order_job
+from calidrift_analyzer.jobs import Order, Worker, notice_move, order_job
 from calidrift_analyzer.promote import publish
 from calidrift_analyzer.records import (
     DeployState,
@@ -36,6 +36,8 @@ __all__ = ["TaskFailedError", "Tasks"]
 _KEEP_NS: Final = 900 * 10**9
 """An assessment that says nothing new is kept this often at most."""
 _FORGET: Final = timedelta(days=90)
+_SETTLED_SECONDS: Final = 30.0
+"""So long a command may try to record its own move of the version pointer."""
 _SERVICE: Final = "service"
 _Windows = dict[str, tuple[int, int]]
 
@@ -86,6 +88,7 @@ class Tasks:
         Raises:
             TaskFailedError: A model could not be judged; the others were.
         """
+        self._notice()
         models = [one.model for one in self.owner.run(lambda store: store.observed())]
         before = dict(self._judged)
         failed = []
@@ -176,6 +179,13 @@ class Tasks:
         if any(row.state is DeployState.FAILED for row in found):
             raise TaskFailedError(told)
         return told or "no model was moved yet"
+
+    def _notice(self) -> None:
+        """Record the versions that commands put into service beside this process."""
+        for model, contract in self.config.models.items():
+            look = partial(notice_move, contract=contract, settled_seconds=_SETTLED_SECONDS)
+            if self.owner.run(look) is not None and contract.deploy is not None:
+                self.tell(model)
 
     def _rest(self, *, idle: bool) -> None:
         """Let go of what judging has read as soon as nothing comes any more."""

@@ -106,5 +106,6 @@ def test_while_another_process_holds_the_database_the_move_is_made_and_said(hook
 
     assert status == 0
     told = " ".join(err.split())
-    assert "held by process 7; the hook runs when `calidrift serve` notices the move" in told
+    assert "not recorded: held by process 7; a running `calidrift serve` notices it" in told
+    assert "runs the hook" in told
     assert not (hooked.root / "notes").exists()

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import uvicorn
 
+from calidrift_analyzer.jobs import LiveProgress
 from calidrift_analyzer.records import JobState
 from calidrift_analyzer.service import create_application
 
@@ -93,6 +94,33 @@ def test_every_page_in_a_browser(drifted, chromium, folder):
 
     assert not complaints
     assert len(list(folder.glob("*.png"))) >= 2 * (len(PAGES) + len(IN_THE_DARK))
+
+
+@pytest.mark.slow
+def test_narrow_pages_hold_a_running_job(site, chromium):
+    from playwright.sync_api import sync_playwright
+
+    site.stages.hold = JobState.RECALIBRATING
+    site.post("/jobs", {"model": "net"})
+    site.wait("recalibrating")
+    what = "quantizing and measuring candidate samples-percentile"
+    now = LiveProgress(job=1, what=what, done=3, total=10, since_ns=time.time_ns() - 10**10)
+    site.service.worker.live = lambda: now
+    try:
+        with serving(site) as url, sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+            page = browser.new_page()
+            page.set_default_timeout(DEADLINE * 1_000)
+            for width in (390, 360, 320):
+                page.set_viewport_size({"width": width, "height": 900})
+                for path in ("/", "/models/net", "/jobs/1"):
+                    page.goto(url + path)
+                    assert page.locator(".progress").first.inner_text().startswith(what), path
+                    inside = page.evaluate("document.documentElement.scrollWidth")
+                    assert inside <= width, f"{path} is {inside} px wide at {width}"
+            browser.close()
+    finally:
+        site.stages.hold = None
 
 
 def approve_by_keyboard(browser, url, site):
