@@ -1,6 +1,8 @@
 """(v) What a shadow pass of one row costs, in compiled INT8 requests of one and of eight rows.
 
 Both instruments: the graph with its activation quantizers bypassed, and in place; with the drain.
+Beside it the floor: two plain eager passes of the FP32 network with one row, of which nothing is
+observed. What the pass costs beyond that is ours; the floor itself is torch's.
 """
 
 import sys
@@ -17,13 +19,15 @@ TARGET = 1.5
 
 
 def here(quick: bool) -> dict[str, object]:
+    import networks
     from int8 import compiled, quantized_resnet18
 
     from calidrift_agent import WatchOptions, watch
 
     torch.set_num_threads(1)
     graph, images = quantized_resnet18(SIZE)
-    model = compiled(graph, images, images[:1].clone())
+    row = images[:1].clone()
+    model, eager = compiled(graph, images, row), networks.ResNet18().eval()
     options = WatchOptions(budget=None, drain_seconds=3600.0, window_seconds=86_400.0)
     found: dict[str, object] = {}
     with (
@@ -34,10 +38,11 @@ def here(quick: bool) -> dict[str, object]:
         engine, gate = one._active.engine, gate_of(one)
         for batch in (8, 1):
             x = images[:batch].clone()
-            plain, passes = [], []
+            plain, passes, floors = [], [], []
             for _ in range(2):
                 model(x)
                 engine.tick()
+                eager(row)
             for _ in range(4 if quick else 30):
                 take_out(gate)
                 before = clock(partial(model, x))
@@ -49,14 +54,20 @@ def here(quick: bool) -> dict[str, object]:
                 gate.attach()
                 plain.append((before + after) / 2)
                 passes.append(took / plain[-1])
+                floors.append(2 * clock(partial(eager, row)) / plain[-1])
             low, high = median_interval(np.array(passes))
-            median = float(np.median(passes))
+            median, floor = float(np.median(passes)), float(np.median(floors))
             verdict = f" (target <= {TARGET})" if batch == 8 else ""
             print(
                 f"  request of {batch}: {np.median(plain) * 1e3:.1f} ms; one-row shadow pass and "
-                f"drain ÷ request {median:.2f} [{low:.2f}, {high:.2f}]{verdict}"
+                f"drain ÷ request {median:.2f} [{low:.2f}, {high:.2f}]{verdict}; floor {floor:.2f}"
             )
-            found[f"over_batch_{batch}"] = {"median": median, "low": low, "high": high}
+            found[f"over_batch_{batch}"] = {
+                "median": median,
+                "low": low,
+                "high": high,
+                "floor": floor,
+            }
             found[f"request_{batch}_ms"] = float(np.median(plain)) * 1e3
     return found
 

@@ -214,10 +214,11 @@ def _calibrate_graph(
 
     def step(batch: Batch) -> None:
         recorder.begin(batch.frame)
-        graph.run(batch.args, batch.kwargs, bypass=True, observe=recorder.observe)
+        one, named = batch.args, batch.kwargs
+        graph.run(one, named, bypass=True, observe=recorder.observe, output=False)
         recorder.end()
         rails.begin(batch.frame)
-        graph.run(batch.args, batch.kwargs, bypass=False, observe=rails.observe)
+        graph.run(one, named, bypass=False, observe=rails.observe, output=False)
 
     units = _run(graph_module, batches, step)
     points = []

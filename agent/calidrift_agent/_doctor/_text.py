@@ -48,6 +48,7 @@ def as_document(found: Examination) -> dict[str, Any]:
         "sampling_ratio": found.ratio,
         "state_bytes": None if cost is None else cost.state_bytes,
         "copy_bytes": None if cost is None else cost.copy_bytes,
+        "weight_bytes": None if cost is None else cost.weight_bytes,
         "file_bytes": None if cost is None else cost.file_bytes,
         "series": None if cost is None else cost.series,
         "detection": {
@@ -84,10 +85,10 @@ def _rows(found: Examination) -> Iterator[tuple[str, str]]:
             f"({cost.forward_seconds * 1e3:.3g} ms)",
         )
         yield f"a budget of {asked.budget:.0%} buys", f"a sampling ratio of {found.ratio:.3g}"
-    yield (
-        "memory per process",
-        f"{size(cost.state_bytes)} for what is counted, {size(cost.copy_bytes)} for copies",
-    )
+    memory = f"{size(cost.state_bytes)} for what is counted, {size(cost.copy_bytes)} for copies"
+    if cost.weight_bytes:
+        memory += f", {size(cost.weight_bytes)} for dequantized weights"
+    yield "memory per process", memory
     yield "disk per process", "none" if cost.file_bytes is None else size(cost.file_bytes)
     yield "Prometheus", f"at most {cost.series:,} series per process"
     yield f"detecting {asked.exceedance:.0%}", _detection(found)

@@ -76,6 +76,11 @@ class Beside:
         """See `CopyKeeper`."""
         return self._shadow.copy_bytes
 
+    @property
+    def weight_bytes(self) -> int:
+        """Memory that the shadow keeps for weights of the model that it dequantized."""
+        return int(getattr(self._shadow, "weight_bytes", 0))
+
     def reset(self) -> None:
         """Count from zero, as the child of a fork must."""
         self.sampled = CallCounter()

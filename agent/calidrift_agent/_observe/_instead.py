@@ -111,10 +111,10 @@ class Instead:
         self._tree = None
 
     def verify(self) -> None:
-        """Look whether modules were replaced since the taps were made; called by the drain.
+        """Look whether modules were changed since the taps were made; called by the drain.
 
-        Off the request, because it touches every module. Until then a new module runs as any
-        other, only unobserved.
+        Off the request, because it touches every module: one that changed its class, say. Those
+        that were replaced or moved are noticed by the next sampled call; here they are let go.
         """
         tree = self._tree
         if tree is not None and not tree.plan.is_current():
@@ -141,7 +141,8 @@ class Instead:
         call: ObservedCall | None = None
         tree = self._tree
         try:
-            if tree is None:
+            # A layer that was moved would be counted under the name that it had.
+            if tree is None or not tree.plan.is_placed():
                 self._is_compiled = any(map(is_compiled, self._gate.owner.modules()))
                 tree = self._tree = ArmedTree(TreePlan(self._gate.owner, self._points), self._gate)
             if tree.plan.is_compiled():

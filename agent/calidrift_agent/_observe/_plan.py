@@ -45,7 +45,7 @@ class TreePlan:
             tree are left out.
     """
 
-    __slots__ = ("nodes", "root")
+    __slots__ = ("_below", "_children", "nodes", "root")
 
     def __init__(self, root: nn.Module, points: Sequence[Point | None]) -> None:
         self.root = root
@@ -63,6 +63,9 @@ class TreePlan:
             )
         self.nodes: list[Node] = []
         self._collect(root, leaves, {})
+        parents = [node for node in self.nodes if node.children]
+        self._below = [node.below for node in parents]
+        self._children = [node.children for node in parents]
 
     def _collect(self, module: nn.Module, leaves: dict[int, Leaf], seen: dict[int, bool]) -> bool:
         """Add the nodes below and including `module`, children first; whether it is one."""
@@ -80,6 +83,14 @@ class TreePlan:
         if wanted:
             self.nodes.append(Node(module, leaves.get(id(module))))
         return wanted
+
+    def is_placed(self) -> bool:
+        """Whether every module still stands where it stood, so that a tap tells the right point.
+
+        Less than `is_current` and cheap enough for a request: 0.2 us per node that has others
+        below it.
+        """
+        return [tuple(below.values()) for below in self._below] == self._children
 
     def is_current(self) -> bool:
         """Whether the live tree still has these modules, of these classes, in these places.

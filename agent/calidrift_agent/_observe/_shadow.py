@@ -65,6 +65,11 @@ class GraphShadow:
         """See `CopyKeeper`."""
         return self._shelves.size
 
+    @property
+    def weight_bytes(self) -> int:
+        """Memory that dequantized weights take, 256 MiB at most."""
+        return self._graph.kept_bytes
+
     def run(self, call: ObservedCall) -> None:
         """See `Shadow`. Cost: two eager passes over the graph with one row.
 
@@ -89,7 +94,7 @@ class GraphShadow:
                     call.ranges = recorder
                 else:
                     call.clips = recorder
-                self._graph.run(args, kwargs, bypass=bypass, observe=recorder.observe)
+                self._graph.run(args, kwargs, bypass=bypass, observe=recorder.observe, output=False)
                 recorder.finish()
 
     def _try(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:

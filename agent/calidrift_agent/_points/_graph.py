@@ -65,7 +65,7 @@ class QuantizedGraph:
         self._indices = {point.node: index for index, point in enumerate(self._quantizers)}
         self._dequantizers = activation_dequantizers(graph_module)
         self._constants = Constants(graph_module)
-        self._programs: dict[bool, GraphProgram] = {}
+        self._programs: dict[tuple[bool, bool], GraphProgram] = {}
 
     @property
     def quantizers(self) -> tuple[QuantizePoint, ...]:
@@ -89,6 +89,7 @@ class QuantizedGraph:
         *,
         bypass: bool,
         observe: Observe,
+        output: bool = True,
     ) -> Any:
         """Run the graph on one input.
 
@@ -98,9 +99,11 @@ class QuantizedGraph:
             bypass: Leave all activation quantizers out.
             observe: Called for each quantizer that runs, before it does, with the tensor that
                 enters it, detached. It shares the graph's memory: read or copy it, do not keep it.
+            output: Compute the output, too. Without it, what lies behind the last quantizer is
+                left out, but for checks of the inputs.
 
         Returns:
-            What the graph module returns; with `bypass=False` bit for bit.
+            What the graph module returns; with `bypass=False` bit for bit. None without `output`.
 
         Raises:
             TypeError: The inputs do not fit the graph's signature.
@@ -110,16 +113,27 @@ class QuantizedGraph:
         of which a copy in float32 is kept (see `Constants`).
         """
         flat = self.flat_inputs(args, kwargs or {})
-        output = self._program(bypass).run(flat, observe)
-        return self._graph_module.graph.process_outputs(output)
+        found = self._program(bypass=bypass, output=output).run(flat, observe)
+        return self._graph_module.graph.process_outputs(found) if output else None
 
-    def _program(self, bypass: bool) -> GraphProgram:
-        program = self._programs.get(bypass)
+    @property
+    def kept_bytes(self) -> int:
+        """Memory that dequantized weights take, 256 MiB at most; 0 before the first run.
+
+        With it come copies of weights that were made in inference mode, which count no writes.
+        """
+        return self._constants.kept_bytes
+
+    def _program(self, *, bypass: bool, output: bool) -> GraphProgram:
+        program = self._programs.get((bypass, output))
         if program is None:
             # Two threads may both write it: the same program twice.
-            bypassed = self._dequantizers if bypass else None
-            program = self._programs[bypass] = GraphProgram(
-                self._graph_module, self._indices, bypassed, self._constants
+            program = self._programs[bypass, output] = GraphProgram(
+                self._graph_module,
+                self._indices,
+                self._dequantizers if bypass else None,
+                self._constants,
+                output=output,
             )
         return program
 

@@ -14,10 +14,15 @@ import torch
 from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
 
+from calidrift_agent._points._equivalents import max_pool2d, quantize_and_back
+
 KEPT_BYTES: Final = 1 << 28
 """Memory for what depends on weights alone (256 MiB); what takes more is computed in each pass."""
 _NUMPY_TYPES: Final = (torch.int8, torch.uint8, torch.float32, torch.int32, torch.int64)
 """Types that numpy compares, ten times faster than `torch.equal`."""
+_EQUIVALENTS: Final[Mapping[Any, Callable[..., Any]]] = {
+    torch.ops.aten.max_pool2d.default: max_pool2d
+}
 _DEQUANTIZE: Final = "quantized_decomposed::dequantize_per_tensor"
 
 
@@ -33,6 +38,7 @@ class GraphProgram:
         bypassed: Dequantize nodes that undo them, for a pass without quantizers; None for one
             with quantizers in place.
         constants: What it keeps of the weights; shared by all programs of one graph.
+        output: Compute the output, too; without it, what no quantizer needs is left out.
     """
 
     __slots__ = ("_constants", "_run")
@@ -43,8 +49,10 @@ class GraphProgram:
         indices: Mapping[Node, int],
         bypassed: frozenset[Node] | None,
         constants: "Constants",
+        *,
+        output: bool = True,
     ) -> None:
-        writer = _Writer(graph_module, indices, bypassed, constants.nodes)
+        writer = _Writer(graph_module, indices, bypassed, constants.nodes, output=output)
         self._constants = constants
         self._run = writer.compile()
 
@@ -56,7 +64,8 @@ class GraphProgram:
             observe: Called for each quantizer, before it runs, with the tensor that enters it.
 
         Returns:
-            What the output node holds, before the graph's own output processing.
+            What the output node holds, before the graph's own output processing; None for a
+            program without output.
         """
         return self._run(observe, self._constants.values(), *inputs)
 
@@ -101,6 +110,12 @@ class Constants:
             self._kept = values
         return values
 
+    @property
+    def kept_bytes(self) -> int:
+        """Memory of the values, and of the copies of weights that count no writes."""
+        kept = [one for one in self._kept or () if isinstance(one, torch.Tensor)]
+        return sum(one.nbytes for one in kept) + sum(one.copy_bytes for one in self._seen)
+
     def _compute(self, tensors: Sequence[torch.Tensor]) -> list[Any]:
         known: dict[Node, Any] = dict(zip(self._sources, tensors, strict=True))
         for step in self._steps:
@@ -120,6 +135,11 @@ class _Seen:
         counted = not tensor.is_inference()
         self._version = tensor._version if counted else -1
         self._copy = None if counted else tensor.clone()
+
+    @property
+    def copy_bytes(self) -> int:
+        """Memory of the copy that it is compared with."""
+        return 0 if self._copy is None else self._copy.nbytes
 
     def is_unchanged(self, tensor: torch.Tensor) -> bool:
         """Whether a tensor is this one, and holds what it held."""
@@ -151,6 +171,8 @@ class _Writer:
         indices: Mapping[Node, int],
         bypassed: frozenset[Node] | None,
         constants: Sequence[Node],
+        *,
+        output: bool = True,
     ) -> None:
         self._graph_module = graph_module
         self._indices = indices
@@ -162,6 +184,8 @@ class _Writer:
         self._inputs: list[str] = []
         self._constants = {node: index for index, node in enumerate(constants)}
         self._hidden = _hidden(graph_module, self._constants)
+        if not output:
+            self._hidden |= _behind(graph_module, indices)
         self._fused = {} if self._bypass else _pairs(graph_module, indices)
 
     def compile(self) -> Callable[..., Any]:
@@ -175,7 +199,7 @@ class _Writer:
                 if names and node.op != "output":
                     self._lines.append(f"{' = '.join(names)} = None")
         source = "\n    ".join(
-            [f"def program(_observe, _constants, {', '.join(self._inputs)}):", *self._lines]
+            [f"def program(_observe, _constants, {', '.join(self._inputs)}):", *self._lines, "pass"]
         )
         exec(compile(source, f"<calidrift program {id(self)}>", "exec"), self._bound)
         program: Callable[..., Any] = self._bound.pop("program")
@@ -220,7 +244,8 @@ class _Writer:
             return f"{arguments[0]}.{node.target}({', '.join(arguments[1:])})"
         if node.op == "call_module":
             return f"_fetch(_owner, {str(node.target)!r})({', '.join(arguments)})"
-        return f"{self._bind(node.target)}({', '.join(arguments)})"
+        target = _EQUIVALENTS.get(node.target, node.target)
+        return f"{self._bind(target)}({', '.join(arguments)})"
 
     def _argument(self, value: Any) -> str:
         if isinstance(value, Node):
@@ -240,20 +265,6 @@ class _Writer:
         name = f"k{len(self._bound)}"
         self._bound[name] = value
         return name
-
-
-def quantize_and_back(
-    values: torch.Tensor, scale: float, zero_point: int, qmin: int, qmax: int, dtype: torch.dtype
-) -> torch.Tensor:
-    """Quantize and dequantize; bit for bit what the two operations of a graph do one by one.
-
-    The same operations in the same order, but in one piece of memory, which is in the cache.
-    """
-    if values.dtype != torch.float32:
-        values = values.to(torch.float32)
-    scaled = torch.mul(values, 1.0 / scale)
-    codes = scaled.round_().add_(zero_point).clamp_(qmin, qmax).to(dtype)
-    return scaled.copy_(codes).sub_(zero_point).mul_(scale)
 
 
 def _pairs(graph_module: GraphModule, indices: Mapping[Node, int]) -> dict[Node, Node]:
@@ -330,6 +341,30 @@ def _hidden(graph_module: GraphModule, constants: Mapping[Node, int]) -> set[Nod
         if all(user in hidden or user in constants for user in node.users):
             hidden.add(node)
     return hidden
+
+
+def _behind(graph_module: GraphModule, indices: Mapping[Node, int]) -> set[Node]:
+    """Nodes that only the output needs: neither a quantizer, nor a check, nor what is written to.
+
+    The inputs stay, since a program is called with all of them.
+    """
+    needed: set[Node] = set()
+    for node in reversed(graph_module.graph.nodes):
+        if node.op == "output":
+            continue
+        asked = node in indices or node.op == "placeholder" or not node.users
+        if node in needed or asked or not _may_be_left_out(node):
+            needed.add(node)
+            needed.update(node.all_input_nodes)
+    return set(graph_module.graph.nodes) - needed
+
+
+def _may_be_left_out(node: Node) -> bool:
+    """Whether nobody notices that a node is not run who does not read its value."""
+    if node.op == "get_attr":
+        return True
+    schema = getattr(node.target, "_schema", None)
+    return node.op == "call_function" and schema is not None and not schema.is_mutable
 
 
 def _last_uses(graph_module: GraphModule, hidden: set[Node]) -> dict[Node, list[Node]]:

@@ -106,6 +106,11 @@ class Books:
         keepers: tuple[CopyKeeper | None, ...] = (self.observer, self.tally)
         return sum(one.copy_bytes for one in keepers if one is not None)
 
+    @property
+    def weight_bytes(self) -> int:
+        """Memory that is kept for weights that shadow passes dequantized."""
+        return self.observer.weight_bytes if isinstance(self.observer, Beside) else 0
+
     def open(self, *, strict: bool = False) -> WindowBuffer:
         """Return the buffer; in a child of a fork, make buffer and files first.
 

@@ -31,6 +31,9 @@ class CostEstimate:
         file_bytes: Size of the state file, which stays as it is; None where there is none.
         copy_bytes: Memory kept for copies of tensors, as far as calls have asked for it by now;
             64 MiB at most for each of the two threads of a watch that copy.
+        weight_bytes: Memory kept for weights of a quantized graph that its shadow pass dequantized,
+            once per process and 256 MiB at most, and for copies of those that were made in
+            inference mode; 0 before the first pass.
         own_seconds: The agent's own time per observed request, in the request and beside it, a
             running mean; None before it was measured (the first two observed requests do not
             count).
@@ -41,6 +44,7 @@ class CostEstimate:
     point_bytes: int = POINT_BYTES
     file_bytes: int | None = None
     copy_bytes: int = 0
+    weight_bytes: int = 0
     own_seconds: float | None = None
     forward_seconds: float | None = None
 
@@ -94,6 +98,7 @@ def cost_of(engine: Engine, storage: Storage) -> CostEstimate:
         points,
         file_bytes=size,
         copy_bytes=engine.books.copy_bytes,
+        weight_bytes=engine.books.weight_bytes,
         own_seconds=own,
         forward_seconds=forward,
     )

@@ -1,6 +1,7 @@
 """`calidrift doctor` from the words to what is printed."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -95,6 +96,10 @@ def test_what_is_known_is_shown(found):
     assert "a budget of 1% buys    a sampling ratio of 0.005" in shown
     counted = size(found().report.cost.state_bytes)
     assert f"{counted} for what is counted, 4 KiB for copies" in shown
+    assert "dequantized weights" not in shown  # there are none
+    cost = replace(found().report.cost, weight_bytes=3 * 2**20)
+    assert "4 KiB for copies, 3 MiB for dequantized weights" in as_text(found(cost=cost))
+    assert as_document(found(cost=cost))["weight_bytes"] == 3 * 2**20
     assert "disk per process       1 MiB" in shown
     assert "at 50 requests/s" in shown
     assert "  the model: closed\n  lstm: no taps\n" in shown

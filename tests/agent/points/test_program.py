@@ -298,3 +298,51 @@ def program_source(module):
     )
     writer.compile()
     return writer._lines
+
+
+def with_tail(graph, x, q):
+    """A quantizer in the middle; behind it a layer, a check, and what is written to."""
+    value = graph.call_function(DEQUANTIZE, (q, *NUMBERS))
+    kept = graph.call_function(torch.ops.aten.mul.Tensor, (value, 1.5))
+    graph.call_function(QUANTIZE, (kept, *NUMBERS))
+    again = graph.call_function(torch.ops.aten.add.Tensor, (kept, 1.0))
+    again = graph.call_function(torch.ops.aten.neg.default, (again,))
+    flag = graph.call_function(torch.ops.aten.is_nonzero.default, (graph.get_attr("inner.offset"),))
+    graph.call_function(operator.truth, (flag,))
+    return (again,)
+
+
+@pytest.mark.parametrize("bypass", [False, True])
+@pytest.mark.parametrize("build", [*GRAPHS, with_tail])
+def test_without_output_the_same_is_observed(build, bypass):
+    module = graph_of(build)
+    indices = {one.node: i for i, one in enumerate(quantize_nodes(module))}
+    bypassed = activation_dequantizers(module) if bypass else None
+    short = GraphProgram(module, indices, bypassed, Constants(module), output=False)
+    whole, x = program_of(module, bypass), inputs()[0]
+    if bypass and build is codes_only:
+        return  # codes that are no codes
+    wanted, found = Notes(), Notes()
+    whole.run((x.clone(),), wanted)
+    assert short.run((x.clone(),), found) is None
+    assert wanted.indices == found.indices and len(found.indices) > 0
+    assert build in (written, viewed) or equal(found.values, wanted.values)
+
+
+def test_what_only_the_output_needs_is_left_out_and_checks_are_not():
+    module = graph_of(with_tail)
+    indices = {one.node: i for i, one in enumerate(quantize_nodes(module))}
+    left_out = {node.name for node in _program._behind(module, indices)}
+    assert left_out == {"add_tensor", "neg_default", "output"}
+
+
+def test_what_is_kept_of_weights_is_told():
+    module = graph_of(linear)
+    constants = Constants(module)
+    assert constants.kept_bytes == 0
+    program_of(module, True, constants).run((inputs()[0],), ignore)
+    assert constants.kept_bytes == 4 * (6 * 5 + 6)  # the weight in float32, and the sum of biases
+    with torch.inference_mode():
+        module.codes = module.codes.clone()
+        program_of(module, True, constants).run((inputs()[0],), ignore)
+        assert constants.kept_bytes == 4 * (6 * 5 + 6) + 6 * 5  # and a copy of the codes

@@ -18,6 +18,7 @@ from calidrift_agent._vocabulary import (
     Strategy,
     ValueColumn,
 )
+from calidrift_agent._watch._thread import DrainThread
 from calidrift_agent.errors import AttachError
 
 pytestmark = pytest.mark.usefixtures("fresh_dynamo")
@@ -105,6 +106,84 @@ def eager_extremes(model, x, **kwargs):
     for handle in handles:
         handle.remove()
     return found
+
+
+class Scaled(nn.Module):
+    """A layer whose output says which of several it is."""
+
+    def __init__(self, factor):
+        super().__init__()
+        self.linear = nn.Linear(3, 3, bias=False)
+        with torch.no_grad():
+            self.linear.weight.copy_(factor * torch.eye(3))
+
+    def forward(self, x):
+        return self.linear(x)
+
+
+class Parts(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = Scaled(2.0), Scaled(3.0)
+        self.last = nn.Linear(3, 3, bias=False)
+
+    def forward(self, x):
+        return self.last(self.second(self.first(x)))
+
+
+def compiled_part(factor, way):
+    part = Scaled(factor).eval()
+    if way == "wrapper":
+        return torch.compile(part, backend="eager")
+    if way == "in place":
+        part.compile(backend="eager")
+    return part
+
+
+PART_WAYS = ["wrapper", "in place", "eager"]
+
+
+@pytest.fixture
+def parts():
+    torch.manual_seed(0)
+    model = Parts().eval()
+    model.first = compiled_part(2.0, "wrapper")
+    return model
+
+
+ONE = torch.tensor([[1.0, 0.0, 0.0]])
+
+
+def reached(watch):
+    """Layer to the largest value that reached it."""
+    return {name: high for name, (_, high) in extremes(watch).items() if "linear" in name}
+
+
+@pytest.mark.parametrize("way", PART_WAYS)
+def test_a_part_that_is_replaced_while_serving_is_followed_by_the_next_pass(watch_all, parts, way):
+    watch = watch_all(parts)
+    with torch.no_grad():
+        for factor in (2.0, 64.0):
+            parts.first = compiled_part(factor, way)
+            assert torch.equal(parts(ONE), parts.last(3.0 * factor * ONE))
+            watch.flush()
+            assert reached(watch) == {"first.linear:input": 1.0, "second.linear:input": factor}
+        parts.first, parts.second = parts.second, parts.first
+        assert torch.equal(parts(ONE * 100.0), parts.last(3.0 * 64.0 * 100.0 * ONE))
+    assert reached(watch) == {"first.linear:input": 100.0, "second.linear:input": 300.0}
+
+
+@pytest.mark.parametrize("way", PART_WAYS)
+def test_a_row_that_waits_is_replayed_on_what_serves_by_then(watch_all, parts, way, monkeypatch):
+    """A pass shows what the model does with real traffic now, each point under its own name."""
+    monkeypatch.setattr(DrainThread, "wake", lambda _: None)
+    watch = watch_all(parts)
+    with torch.no_grad():
+        assert torch.equal(parts(ONE), parts.last(6.0 * ONE))
+        parts.first = compiled_part(16.0, way)
+        parts.first, parts.second = parts.second, parts.first
+        assert torch.equal(parts.last(parts.second(parts.first(ONE))), parts.last(48.0 * ONE))
+    assert reached(watch) == {"first.linear:input": 1.0, "second.linear:input": 3.0}
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -9,7 +9,8 @@ from torch._dynamo.testing import CompileCounter
 from torch._dynamo.utils import counters
 
 from calidrift_agent._observe import Gate
-from calidrift_agent._vocabulary import DropReason, RequestColumn, Stage, Strategy
+from calidrift_agent._observe._plan import TreePlan
+from calidrift_agent._vocabulary import CountColumn, DropReason, RequestColumn, Stage, Strategy
 from calidrift_agent._watch._taken_in import TAKEN_IN
 
 pytestmark = pytest.mark.usefixtures("fresh_dynamo")
@@ -328,3 +329,24 @@ def test_parts_that_are_compiled_after_the_watch_are_not_compiled_again(watch_al
             watch.close()
     assert frames[0] == frames[1]
     assert all(map(torch.equal, *answers))
+
+
+@pytest.mark.parametrize("mutant", [False, True])
+def test_a_part_that_is_wrapped_between_two_calls_meets_no_tap(watch_all, monkeypatch, mutant):
+    """The taps of the call before stood in the very layers that are compiled now."""
+    if mutant:
+        monkeypatch.setattr(TreePlan, "is_placed", lambda _: True)
+    x = torch.ones(3, 4)
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Sequential(nn.Linear(4, 4), nn.ReLU()), nn.Linear(4, 2)).eval()
+    counter = CompileCounter()
+    watch = watch_all(model)
+    with torch.no_grad():
+        expected = model(x)
+        model[0] = torch.compile(model[0], backend=counter)
+        assert all(torch.equal(model(x), expected) for _ in range(3))
+    rows = watch.snapshot()[1].counts[:, CountColumn.ROWS].tolist()
+    told = any("compiled" in note for note in watch.report().notes)
+    assert counter.frame_count == 1
+    # The call on taps shows all its rows, a replayed one a single row.
+    assert (told, len(set(rows)) == 1) == (not mutant, not mutant)

@@ -91,6 +91,18 @@ def test_memory_for_copies_is_known_whoever_keeps_it(way, net, x, watch_all, req
     assert watch.report().cost.copy_bytes == kept > 0
 
 
+def test_dequantized_weights_of_a_shadow_pass_are_told(net, watch_all, tiny_int8, copy_graph):
+    watch = watch_all(copy_graph(tiny_int8.graph))
+    assert watch.report().cost.weight_bytes == 0  # no pass yet
+    with torch.no_grad():
+        watch(tiny_int8.example)
+        watch.flush()
+    kept = watch.report().cost.weight_bytes
+    codes = [one for one in tiny_int8.graph.buffers() if one.dtype is torch.int8]
+    assert kept >= 4 * sum(one.numel() for one in codes) > 0
+    assert watch_all(net).report().cost.weight_bytes == 0
+
+
 def test_a_watch_that_is_off_costs_nothing(net, watch_all, monkeypatch):
     monkeypatch.setenv("CALIDRIFT_DISABLED", "1")
     assert watch_all(net).report().cost is None

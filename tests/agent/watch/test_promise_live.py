@@ -13,7 +13,8 @@ import torch
 from torch import nn
 
 from calidrift_agent import WatchOptions, watch
-from calidrift_agent._vocabulary import CountColumn, RequestColumn
+from calidrift_agent._observe._plan import TreePlan
+from calidrift_agent._vocabulary import CountColumn, RequestColumn, ValueColumn
 from calidrift_agent.errors import AttachError
 
 OPTIONS = WatchOptions(budget=None, window_seconds=600.0)
@@ -195,6 +196,54 @@ def test_replaced_modules_are_observed_after_the_drain(change: str) -> None:
         assert (after - before == 5).all()
         gc.collect()
         assert gone() is None, "the watch keeps a module alive that the model gave up"
+
+
+class Twice(nn.Module):
+    """Two layers of one size, so that they can change places."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.near, self.far = nn.Linear(4, 4, bias=False), nn.Linear(4, 4, bias=False)
+        with torch.no_grad():
+            for layer, factor in ((self.near, 10.0), (self.far, 0.5)):
+                layer.weight.copy_(factor * torch.eye(4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.far(self.near(x))
+
+
+def highest(one: Any) -> dict[str, float]:
+    meta, total = one.snapshot()
+    return {
+        point.name: float(total.values[row, ValueColumn.HIGHEST])
+        for row, point in enumerate(meta.points)
+    }
+
+
+def test_layers_that_change_places_are_counted_where_they_stand() -> None:
+    """No drain in between: the very next sampled call tells the right point."""
+    model, x = Twice().eval(), torch.ones(1, 4)
+    with watch(model, name="live", sample_rate=1.0, options=OPTIONS) as one:
+        model(0.01 * x)
+        model.near, model.far = model.far, model.near
+        assert torch.equal(model(x), 5.0 * x)
+        assert highest(one) == {"near:input": 1.0, "far:input": 0.5}
+
+
+def test_the_counting_of_moved_layers_notices_a_mutant(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TreePlan, "is_placed", lambda _: True)
+    with pytest.raises(AssertionError):
+        test_layers_that_change_places_are_counted_where_they_stand()
+
+
+@pytest.mark.parametrize("change", ["child", "parent"])
+def test_replaced_modules_are_observed_at_once(change: str) -> None:
+    model, x = seeded(1), torch.randn(5, 6)
+    with watch(model, name="live", sample_rate=1.0, options=OPTIONS) as one:
+        model(x)
+        CHANGES[change](model)
+        model(x)
+        assert (one.snapshot()[1].counts[:, CountColumn.ROWS] == 10).all()
 
 
 @pytest.mark.parametrize("calls", [0, 3])
