@@ -103,7 +103,8 @@ class QuantizedGraph:
                 left out, but for checks of the inputs.
 
         Returns:
-            What the graph module returns; with `bypass=False` bit for bit. None without `output`.
+            What the graph module returns, but for the rounding of convolutions, whose weights are
+            packed; without gradients. None without `output`.
 
         Raises:
             TypeError: The inputs do not fit the graph's signature.

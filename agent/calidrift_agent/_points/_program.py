@@ -14,6 +14,7 @@ import torch
 from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
 
+from calidrift_agent._points._convolution import Convolution, pack, packable
 from calidrift_agent._points._equivalents import max_pool2d, quantize_and_back
 
 KEPT_BYTES: Final = 1 << 28
@@ -52,7 +53,7 @@ class GraphProgram:
         *,
         output: bool = True,
     ) -> None:
-        writer = _Writer(graph_module, indices, bypassed, constants.nodes, output=output)
+        writer = _Writer(graph_module, indices, bypassed, constants, output=output)
         self._constants = constants
         self._run = writer.compile()
 
@@ -67,7 +68,8 @@ class GraphProgram:
             What the output node holds, before the graph's own output processing; None for a
             program without output.
         """
-        return self._run(observe, self._constants.values(), *inputs)
+        with torch.no_grad():  # gradients would need other convolutions, which round otherwise
+            return self._run(observe, self._constants.values(), *inputs)
 
 
 @final
@@ -82,9 +84,10 @@ class Constants:
 
     Attributes:
         nodes: Nodes whose values are kept, in the order of `values`.
+        packable: Those that are weights, kept as oneDNN wants them, and their convolutions.
     """
 
-    __slots__ = ("_graph_module", "_kept", "_seen", "_sources", "_steps", "nodes")
+    __slots__ = ("_graph_module", "_kept", "_seen", "_sources", "_steps", "nodes", "packable")
 
     def __init__(self, graph_module: GraphModule) -> None:
         self._graph_module = graph_module
@@ -92,6 +95,7 @@ class Constants:
         self._sources = [node for node in constant if node.op == "get_attr"]
         self._steps = [node for node in constant if node.op == "call_function"]
         self.nodes = [node for node in self._steps if set(node.users) - set(constant)]
+        self.packable = packable(self.nodes)
         self._seen: list[_Seen] = []
         self._kept: list[Any] | None = None
 
@@ -107,6 +111,9 @@ class Constants:
         size = sum(value.nbytes for value in values if isinstance(value, torch.Tensor))
         self._kept, self._seen = None, seen
         if size <= KEPT_BYTES:
+            for index, node in enumerate(self.nodes):  # one by one: none is held twice for long
+                if node in self.packable:
+                    values[index] = pack(values[index], self.packable[node])
             self._kept = values
         return values
 
@@ -114,7 +121,9 @@ class Constants:
     def kept_bytes(self) -> int:
         """Memory of the values, and of the copies of weights that count no writes."""
         kept = [one for one in self._kept or () if isinstance(one, torch.Tensor)]
-        return sum(one.nbytes for one in kept) + sum(one.copy_bytes for one in self._seen)
+        return sum(one.numel() * one.element_size() for one in kept) + sum(
+            one.copy_bytes for one in self._seen
+        )
 
     def _compute(self, tensors: Sequence[torch.Tensor]) -> list[Any]:
         known: dict[Node, Any] = dict(zip(self._sources, tensors, strict=True))
@@ -170,7 +179,7 @@ class _Writer:
         graph_module: GraphModule,
         indices: Mapping[Node, int],
         bypassed: frozenset[Node] | None,
-        constants: Sequence[Node],
+        constants: "Constants",
         *,
         output: bool = True,
     ) -> None:
@@ -182,7 +191,8 @@ class _Writer:
         self._bound: dict[str, Any] = {"_owner": graph_module, "_fetch": fetch}
         self._lines: list[str] = []
         self._inputs: list[str] = []
-        self._constants = {node: index for index, node in enumerate(constants)}
+        self._constants = {node: index for index, node in enumerate(constants.nodes)}
+        self._convolutions = frozenset(constants.packable.values())
         self._hidden = _hidden(graph_module, self._constants)
         if not output:
             self._hidden |= _behind(graph_module, indices)
@@ -244,6 +254,8 @@ class _Writer:
             return f"{arguments[0]}.{node.target}({', '.join(arguments[1:])})"
         if node.op == "call_module":
             return f"_fetch(_owner, {str(node.target)!r})({', '.join(arguments)})"
+        if node in self._convolutions:
+            return f"{self._bind(Convolution(node))}({', '.join(arguments[:3])})"
         target = _EQUIVALENTS.get(node.target, node.target)
         return f"{self._bind(target)}({', '.join(arguments)})"
 

@@ -65,7 +65,8 @@ def test_bypassed_the_values_are_those_of_a_graph_without_quantizers(tiny_int8, 
     expected_graph.recompile()
     example = tiny_int8.example * 10
     output = QuantizedGraph(tiny_int8.graph).run((example,), bypass=True, observe=nothing)
-    assert torch.equal(output, expected_graph(example))
+    # Another program of oneDNN adds the same products up in another order.
+    torch.testing.assert_close(output, expected_graph(example).detach(), rtol=1e-5, atol=1e-5)
 
 
 def test_bypassed_it_is_close_to_fp32_where_the_served_graph_clips(tiny_int8, tiny_cnn):

@@ -294,7 +294,10 @@ def test_values_are_dropped_when_nobody_needs_them_any_more():
 
 def program_source(module):
     writer = _program._Writer(
-        module, {one.node: i for i, one in enumerate(quantize_nodes(module))}, frozenset(), []
+        module,
+        {one.node: i for i, one in enumerate(quantize_nodes(module))},
+        frozenset(),
+        Constants(module),
     )
     writer.compile()
     return writer._lines
