@@ -14,6 +14,7 @@ from typing import final
 from calidrift_agent.errors import ConfigurationError
 
 __all__ = [
+    "CALIDRIFT_CANARY",
     "CALIDRIFT_CAPTURE_KEYS",
     "CALIDRIFT_DISABLED",
     "CALIDRIFT_NO_NATIVE",
@@ -24,6 +25,10 @@ __all__ = [
     "read",
     "read_capture_keys",
 ]
+
+CALIDRIFT_CANARY = "CALIDRIFT_CANARY"
+"""`1` marks a replica whose `follow(...)` does not say: it serves versions that are tried on
+canaries before the others do. Default `0`."""
 
 CALIDRIFT_CAPTURE_KEYS = "CALIDRIFT_CAPTURE_KEYS"
 """Fernet keys of encrypted captures, separated by commas: the first encrypts, all decrypt, in the
@@ -56,11 +61,13 @@ class Environment:
         disabled: Whether the agent is switched off.
         state_dir: Folder of state files for callers that name none; `None` where unset.
         strict: Whether failures of the agent are raised into the caller.
+        canary: Whether this replica serves canaries first.
     """
 
     disabled: bool = False
     state_dir: Path | None = None
     strict: bool = False
+    canary: bool = False
 
 
 def read(variables: Mapping[str, str] | None = None) -> Environment:
@@ -86,6 +93,7 @@ def read(variables: Mapping[str, str] | None = None) -> Environment:
         disabled=_switch(source, CALIDRIFT_DISABLED),
         state_dir=folder_at(state_dir) if state_dir else None,
         strict=_switch(source, CALIDRIFT_STRICT),
+        canary=_switch(source, CALIDRIFT_CANARY),
     )
 
 

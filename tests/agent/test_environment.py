@@ -40,3 +40,10 @@ def test_the_process_environment_is_the_default(monkeypatch):
     monkeypatch.setenv(_environment.CALIDRIFT_STATE_DIR, "/run/here")
 
     assert read().state_dir == Path("/run/here")
+
+
+def test_a_replica_can_be_marked_as_a_canary():
+    assert read({"CALIDRIFT_CANARY": "yes"}).canary
+    assert not read({}).canary
+    with pytest.raises(ConfigurationError, match="CALIDRIFT_CANARY is 'first'; allowed are 1"):
+        read({"CALIDRIFT_CANARY": "first"})

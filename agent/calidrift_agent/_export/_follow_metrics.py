@@ -26,6 +26,15 @@ FOLLOW_METRICS: Final[tuple[Metric, ...]] = (
         "1 while the registry names another version than this process serves, else 0.",
     ),
     Metric(
+        "calidrift_agent_version_canary",
+        "calidrift.agent.version_canary",
+        MetricType.GAUGE,
+        "1",
+        ("model",),
+        Emitter.FOLLOWER,
+        "1 while this process, marked as a canary, serves a version on trial, else 0.",
+    ),
+    Metric(
         "calidrift_agent_version_attempts_total",
         "calidrift.agent.version_attempts",
         MetricType.COUNTER,

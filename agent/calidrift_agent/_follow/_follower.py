@@ -134,7 +134,10 @@ class Follower:
         self._attempts: Counter[FollowOutcome] = Counter()
         self._failed: _Failed | None = None
         self._away = False
-        self._ended = _environment.read().disabled
+        told = _environment.read()
+        self._canary = told.canary if options.canary is None else options.canary
+        self._trial: str | None = None
+        self._ended = told.disabled
         self._begin()
 
     def __enter__(self) -> "Follower":
@@ -155,6 +158,8 @@ class Follower:
                 wanted=self._wanted,
                 problem=self._problem,
                 attempts=dict(self._attempts),
+                canary=self._canary,
+                trial=self._trial is not None and self._trial == self._serving,
             )
 
     def collector(self) -> FollowerCollector:
@@ -223,13 +228,21 @@ class Follower:
             self._tell(FollowOutcome.DAMAGED, str(error))
             return
         self._away = False
+        wanted = pointer
+        if self._canary and pointer is not None and pointer.canary is not None:
+            wanted = pointer.canary
         with self._lock:
-            self._wanted = None if pointer is None else pointer.version
-            if pointer is None or pointer.version == self._serving:
+            self._trial = wanted.version if wanted is not None and wanted is not pointer else None
+            self._wanted = None if wanted is None else wanted.version
+            if wanted is None or wanted.version == self._serving:
                 self._problem = None
                 return
             failed = self._failed
-        self._try(pointer, failed)
+        self._try(wanted, failed)
+        if wanted is not pointer and pointer is not None and self.status.serving is None:
+            # A replica that has just started, and cannot serve what is tried: it is no worse off
+            # than the others.
+            self._try(pointer, None)
 
     def _try(self, pointer: Pointer, failed: "_Failed | None") -> None:
         """Attempt a version, unless it failed a moment ago."""
@@ -256,7 +269,8 @@ class Follower:
 
     def _attempt(self, pointer: Pointer) -> None:
         try:
-            version = self._source.open(pointer, self._serving)
+            trial = pointer.version == self._trial
+            version = self._source.open(pointer, self._serving, remember=not trial)
         except RegistryUnreachableError as error:
             self._fail(FollowOutcome.UNREACHABLE, str(error), pointer)
             return
@@ -283,7 +297,9 @@ class Follower:
             self._fail(FollowOutcome.SWAP_FAILED, said, pointer)
             return
         with self._lock:
-            self._serving, self._problem, self._failed = version.id, None, None
+            self._serving, self._problem = version.id, None
+            if self._failed is None or self._failed.pointer.version != self._trial:
+                self._failed = None
             self._attempts[FollowOutcome.SERVED] += 1
         _log.info("calidrift: %s serves version %s", self._source.model, version.id)
 

@@ -15,6 +15,7 @@ from calidrift_agent._follow._status import FollowStatus
 _INFO = metric("calidrift_agent_version_info")
 _BEHIND = metric("calidrift_agent_version_behind")
 _ATTEMPTS = metric("calidrift_agent_version_attempts_total")
+_CANARY = metric("calidrift_agent_version_canary")
 
 
 @final
@@ -33,20 +34,24 @@ class FollowerCollector(Collector):
         return self._families()
 
     def collect(self) -> Iterable[Family]:
-        """The version that serves, whether it is another one than wanted, and attempts."""
+        """The version that serves, whether it is another one than wanted or tried, and attempts."""
         status = self._status()
-        info, behind, attempts = self._families()
+        info, behind, canary, attempts = self._families()
         if status.serving is not None:
             info.add_metric([status.model, status.serving], 1.0)
         if status.wanted is not None:
             behind.add_metric([status.model], float(status.wanted != status.serving))
+        canary.add_metric([status.model], float(status.trial))
         for outcome, number in status.attempts.items():
             attempts.add_metric([status.model, outcome], float(number))
-        return [one for one in (info, behind, attempts) if one.samples]
+        return [one for one in (info, behind, canary, attempts) if one.samples]
 
-    def _families(self) -> tuple[GaugeMetricFamily, GaugeMetricFamily, CounterMetricFamily]:
+    def _families(
+        self,
+    ) -> tuple[GaugeMetricFamily, GaugeMetricFamily, GaugeMetricFamily, CounterMetricFamily]:
         return (
             GaugeMetricFamily(_INFO.name, _INFO.help, labels=_INFO.labels),
             GaugeMetricFamily(_BEHIND.name, _BEHIND.help, labels=_BEHIND.labels),
+            GaugeMetricFamily(_CANARY.name, _CANARY.help, labels=_CANARY.labels),
             CounterMetricFamily(_ATTEMPTS.name, _ATTEMPTS.help, labels=_ATTEMPTS.labels),
         )

@@ -26,12 +26,16 @@ class FollowOptions:
             there. Processes of one machine may share it.
         keep_versions: Most copies that stay in it, from 2: those that were used last, the one that
             serves and the one that is wanted first.
+        canary: Whether this replica serves a version that is tried on canaries, while the registry
+            names one; otherwise, as all others, what all serve. None asks the variable
+            CALIDRIFT_CANARY, which is off where it is not set.
     """
 
     poll_seconds: float = 5.0
     retry_seconds: float = 60.0
     cache: str | PathLike[str] | None = None
     keep_versions: int = 2
+    canary: bool | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot work."""
@@ -52,4 +56,10 @@ class FollowOptions:
             raise ConfigurationError(
                 f"keep_versions must be a whole number from {_LEAST_KEPT} (one that serves and one "
                 f"that will), got {keep!r}"
+            )
+        canary: object = self.canary
+        if not isinstance(canary, bool | NoneType):
+            raise ConfigurationError(
+                "canary must be True, False, or None for what CALIDRIFT_CANARY says, "
+                f"got {canary!r}"
             )

@@ -26,8 +26,10 @@ class Source(Protocol):
         """A version that can be opened although the store does not answer, or `None`."""
         ...
 
-    def open(self, pointer: Pointer, serving: str | None) -> Version:
+    def open(self, pointer: Pointer, serving: str | None, *, remember: bool = True) -> Version:
         """Give a version, every file verified; `serving` must not be taken away.
+
+        Where `remember`, it is the last one known while the store is away.
 
         Raises:
             RegistryError: It is damaged, unfinished, or not to be had.
@@ -61,6 +63,6 @@ class FolderSource:
         """Nothing: a folder is there or is not."""
         return None
 
-    def open(self, pointer: Pointer, serving: str | None) -> Version:
+    def open(self, pointer: Pointer, serving: str | None, *, remember: bool = True) -> Version:
         """Verify the version where it is."""
         return open_version(self._layout.root.parent, self._layout.model, pointer.version)

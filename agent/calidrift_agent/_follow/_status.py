@@ -20,6 +20,8 @@ class FollowStatus:
         problem: Why `wanted` does not serve, or why the registry cannot be asked, in words; None
             where all is well.
         attempts: How often which outcome was had.
+        canary: Whether this replica is marked as one that serves canaries first.
+        trial: Whether the version that serves here is one that is tried on canaries now.
     """
 
     model: str
@@ -28,3 +30,5 @@ class FollowStatus:
     wanted: str | None
     problem: str | None
     attempts: dict[FollowOutcome, int] = field(default_factory=dict)
+    canary: bool = False
+    trial: bool = False

@@ -41,18 +41,32 @@ class Pointer:
     Attributes:
         version: The version that serves.
         manifest_sha256: sha256 of its manifest.
+        canary: The version that replicas marked as canaries serve instead of it, which names no
+            canary itself; `None` where all serve the same one.
     """
 
     version: str
     manifest_sha256: str
+    canary: "Pointer | None" = None
+
+    @property
+    def named(self) -> "tuple[Pointer, ...]":
+        """Every version that somebody is to serve: that of most, then that of the canaries."""
+        return (self,) if self.canary is None else (self, self.canary)
 
     def to_json(self) -> str:
         """The content of the pointer file."""
-        content = {
+        content: dict[str, object] = {
             "format": FORMAT,
             "version": self.version,
             "manifest_sha256": self.manifest_sha256,
         }
+        if self.canary is not None:
+            # Readers that know of no canary skip it, and serve what most are to serve.
+            content["canary"] = {
+                "version": self.canary.version,
+                "manifest_sha256": self.canary.manifest_sha256,
+            }
         return json.dumps(content, indent=2) + "\n"
 
 
@@ -174,13 +188,15 @@ def parse_pointer(text: str | bytes, source: str) -> Pointer:
     """Read the content of a pointer.
 
     Args:
-        text: The content; one that was not written to its end names no version.
+        text: The content; one that was not written to its end names no version. A canary in it
+            that is damaged is none: what most serve must never depend on it.
         source: Where it stands, for the message.
 
     Raises:
         RegistryError: It is damaged, or of a newer version.
     """
-    match _parsed(text):
+    content = _parsed(text)
+    match content:
         case {"format": int(number), **__} if number > FORMAT:
             raise RegistryError(
                 f"{source} has format {number}, but this version reads up to {FORMAT}; "
@@ -189,10 +205,19 @@ def parse_pointer(text: str | bytes, source: str) -> Pointer:
         case {"format": 1, "version": str(version), "manifest_sha256": str(digest)} if (
             _ID.fullmatch(version) and _DIGEST.fullmatch(digest)
         ):
-            return Pointer(version, digest)
+            return Pointer(version, digest, _canary(content, version))
     raise RegistryError(
         f"{source} is damaged: it names no version; name one with `calidrift rollback --to`"
     )
+
+
+def _canary(content: object, serving: str) -> Pointer | None:
+    match content:
+        case {"canary": {"version": str(version), "manifest_sha256": str(digest)}} if (
+            _ID.fullmatch(version) and _DIGEST.fullmatch(digest) and version != serving
+        ):
+            return Pointer(version, digest)
+    return None
 
 
 def _parsed(text: str | bytes) -> object:

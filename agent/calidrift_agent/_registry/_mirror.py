@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Final, final
@@ -74,12 +75,14 @@ class Mirror:
         except RegistryError:
             return None
 
-    def open(self, pointer: Pointer, serving: str | None) -> Version:
+    def open(self, pointer: Pointer, serving: str | None, *, remember: bool = True) -> Version:
         """Give a version that the store names, verified; copy it first where it is not here.
 
         Args:
             pointer: What the store named.
             serving: The version that serves; it stays.
+            remember: Whether it becomes the one that is last known; not where it is a canary,
+                because processes that are none may start from this folder.
 
         Raises:
             RegistryError: It is damaged or unfinished there, or cannot be written here.
@@ -89,7 +92,8 @@ class Mirror:
             with self._locked():
                 version = self._held(pointer) or self._fetched(pointer)
                 os.utime(version.path)
-                self._point(pointer)
+                if remember:
+                    self._point(pointer)
                 self._tidy({pointer.version, serving})
         except OSError as error:
             if isinstance(error, RegistryError):
@@ -161,10 +165,11 @@ class Mirror:
             raise self._damaged(place, "its sha256 is not the one of its manifest")
 
     def _point(self, pointer: Pointer) -> None:
-        if self.last_known() == pointer:
+        named = replace(pointer, canary=None)  # which may not be here
+        if self.last_known() == named:
             return
         temporary = self._layout.pointer.with_name(f"{self._layout.pointer.name}.tmp")
-        temporary.write_text(pointer.to_json(), encoding="utf-8")
+        temporary.write_text(named.to_json(), encoding="utf-8")
         temporary.replace(self._layout.pointer)
 
     def _tidy(self, wanted: set[str | None]) -> None:

@@ -4,6 +4,7 @@ The proof behind the alarm, what it needs and what it cannot see: `README.md` in
 """
 
 from calidrift_analyzer.assess._assess import assess
+from calidrift_analyzer.assess._canary import CANARY_RISK, canary_units, next_canary_look
 from calidrift_analyzer.assess._evidence import (
     exceedances_to_alarm,
     log_evidence,
@@ -16,16 +17,19 @@ from calidrift_analyzer.assess._rules import HARM_DB, LEARNING_FLOOR, AssessRule
 from calidrift_analyzer.assess._stored import assess_stored
 
 __all__ = [
+    "CANARY_RISK",
     "HARM_DB",
     "LEARNING_FLOOR",
     "AssessRules",
     "assess",
     "assess_stored",
+    "canary_units",
     "exceedances_to_alarm",
     "interval",
     "landmarks",
     "log_evidence",
     "lower_bound",
+    "next_canary_look",
     "smallest_detectable",
     "units_to_alarm",
 ]

@@ -26,7 +26,8 @@ def assess_stored(
     Args:
         store: The store, after a collect run.
         model: Name of the model.
-        profile: Digest of the profile; default: the one that was recorded last.
+        profile: Digest of the profile; default: the one that was recorded last, leaving out one
+            that is only tried on canaries.
         rules: False alarm probability, what counts as harm, and the service level.
 
     Returns:
@@ -45,7 +46,7 @@ def assess_stored(
                 f"nothing was recorded about model {model!r} ({listed}); check the name given to "
                 "watch(..., name=...) and that its state_dir is listed under state_dirs"
             )
-        profile = found[0].profile
+        profile = store.canaries.in_service(found).profile
     totals = store.totals(model, profile)
     history = store.history(model, profile)
     reference = store.profile(profile)

@@ -4,6 +4,7 @@ One call, `load_config`, gives frozen dataclasses that the rest of the analyzer 
 pydantic stays behind this border. Precedence: flag, environment, file, default.
 """
 
+from calidrift_analyzer.config._canary import CanaryConfig
 from calidrift_analyzer.config._deploy import DeployConfig
 from calidrift_analyzer.config._environment import (
     CALIDRIFT_TOKENS,
@@ -21,6 +22,7 @@ __all__ = [
     "CONFIG_NAME",
     "LOOPBACK",
     "AnalyzerConfig",
+    "CanaryConfig",
     "DeployConfig",
     "GrafanaConfig",
     "Mode",

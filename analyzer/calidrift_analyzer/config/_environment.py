@@ -11,6 +11,7 @@ Every key of the file has a variable, and it wins over the file:
 | `grafana.url` (and every other) | `CALIDRIFT_GRAFANA__URL` |
 | `models.NAME.alpha` (and every other) | `CALIDRIFT_MODELS__NAME__ALPHA` |
 | `models.NAME.deploy.url` (and every other) | `CALIDRIFT_MODELS__NAME__DEPLOY__URL` |
+| `models.NAME.canary.units` (and `hours`) | `CALIDRIFT_MODELS__NAME__CANARY__UNITS` |
 | `models.NAME.deploy.command` | `CALIDRIFT_MODELS__NAME__DEPLOY__COMMAND`, a JSON list |
 | the path of the file itself | `CALIDRIFT_CONFIG` |
 
@@ -31,6 +32,7 @@ from typing import Any, get_origin
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from calidrift_analyzer.config._canary import CanarySettings
 from calidrift_analyzer.config._deploy import DeploySettings
 from calidrift_analyzer.config._grafana import GrafanaSettings
 from calidrift_analyzer.config._service import ServiceSettings
@@ -62,7 +64,8 @@ _PREFIX = "CALIDRIFT_"
 _SERVICE = "CALIDRIFT_SERVICE__"  # two: Kubernetes sets CALIDRIFT_SERVICE_PORT beside a service
 _GRAFANA = "CALIDRIFT_GRAFANA__"
 _MODELS = "CALIDRIFT_MODELS__"
-_DEPLOY = "__DEPLOY"
+_TABLES: dict[str, type[BaseModel]] = {"canary": CanarySettings, "deploy": DeploySettings}
+"""The tables of their own that a model may have."""
 _NOT_IN_A_NAME = re.compile(r"[^A-Z0-9]")
 
 _log = logging.getLogger(__name__)
@@ -137,10 +140,11 @@ def layer(variables: Mapping[str, str], declared: Iterable[str]) -> dict[str, An
     models: dict[str, dict[str, Any]] = {}
     for variable in sorted(variables):
         if variable.startswith(_MODELS):
-            name, key, table = _model_key(variable)
+            name, part, key = _model_key(variable)
             values = models.setdefault(names.get(name, name.lower()), {})
-            if table is DeploySettings:
-                values = values.setdefault("deploy", {})
+            if part:
+                values = values.setdefault(part, {})
+            table = _TABLES.get(part, ModelSettings)
             values[key] = _typed(variable, variables[variable], table, key)
     _warn_of_misspelt(variables)
     found: dict[str, Any] = {"analyzer": analyzer, "service": service, "models": models}
@@ -152,14 +156,15 @@ def _in_capitals(name: str) -> str:
     return _NOT_IN_A_NAME.sub("_", name.upper())
 
 
-def _model_key(variable: str) -> tuple[str, str, type[BaseModel]]:
-    """Split the variable of a model into its name (in capitals), a key, and the key's table."""
+def _model_key(variable: str) -> tuple[str, str, str]:
+    """Split the variable of a model into its name (in capitals), a table in it, and a key."""
     name, _, word = variable.removeprefix(_MODELS).rpartition("__")
     key = word.lower()
-    if name.endswith(_DEPLOY) and key in DeploySettings.model_fields:
-        return name.removesuffix(_DEPLOY), key, DeploySettings
-    if name and key in ModelSettings.model_fields and key != "deploy":
-        return name, key, ModelSettings
+    for part, table in _TABLES.items():
+        if name.endswith(f"__{part.upper()}") and key in table.model_fields:
+            return name.removesuffix(f"__{part.upper()}"), part, key
+    if name and key in ModelSettings.model_fields and key not in _TABLES:
+        return name, "", key
     near = get_close_matches(key, ModelSettings.model_fields, n=1)
     hint = (
         f"did you mean {_MODELS}{name or 'NAME'}__{near[0].upper()}?"

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from calidrift_agent import _environment as agent_environment
 from calidrift_analyzer.config import _environment
+from calidrift_analyzer.config._canary import CanaryConfig
 from calidrift_analyzer.config._deploy import DeployConfig, DeploySettings
 from calidrift_analyzer.config._grafana import GrafanaConfig, GrafanaSettings
 from calidrift_analyzer.config._messages import ENVIRONMENT, Layer, explain
@@ -202,6 +203,7 @@ def _contract(name: str, root: Path, table: ModelSettings) -> ModelContract:
     values = table.model_dump()
     weights = values.pop("weights")
     values["deploy"] = _deploy(root, table.deploy)
+    values["canary"] = None if table.canary is None else CanaryConfig(**values["canary"])
     return ModelContract(
         name=name,
         root=root,

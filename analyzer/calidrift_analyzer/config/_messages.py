@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from calidrift_analyzer.config._canary import CanarySettings
 from calidrift_analyzer.config._deploy import DeploySettings
 from calidrift_analyzer.config._environment import variable_of
 from calidrift_analyzer.config._grafana import GrafanaSettings
@@ -31,6 +32,8 @@ _TABLES: dict[str, type[BaseModel]] = {
     "grafana": GrafanaSettings,
     "models": ModelSettings,
 }
+
+_MODEL_TABLES: dict[str, type[BaseModel]] = {"canary": CanarySettings, "deploy": DeploySettings}
 
 
 def explain(error: ValidationError, layers: Sequence[Layer]) -> str:
@@ -107,17 +110,19 @@ def _allowed(location: Sequence[str]) -> str:
     if len(location) == 1:
         return "a table"
     table = _table_of(location).model_fields
-    depth = 1 if location[0] != "models" else 3 if _below_deploy(location) else 2
+    depth = 1 if location[0] != "models" else 2 if _below_model(location) is None else 3
     key = location[min(depth, len(location) - 1)]
     return table[key].description or "another value" if key in table else "a table"
 
 
-def _below_deploy(location: Sequence[str]) -> bool:
-    return len(location) > 3 and location[0] == "models" and location[2] == "deploy"
+def _below_model(location: Sequence[str]) -> type[BaseModel] | None:
+    """Give the table of a model's own that a location stands in, if any."""
+    inside = len(location) > 3 and location[0] == "models"
+    return _MODEL_TABLES.get(location[2]) if inside else None
 
 
 def _table_of(location: Sequence[str]) -> type[BaseModel]:
-    return DeploySettings if _below_deploy(location) else _TABLES[location[0]]
+    return _below_model(location) or _TABLES[location[0]]
 
 
 def _shown(value: object) -> str:

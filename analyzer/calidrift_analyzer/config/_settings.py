@@ -13,6 +13,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from calidrift_agent._registry import check_url, is_url
+from calidrift_analyzer.config._canary import CANARY_WORDS, CanarySettings
 from calidrift_analyzer.config._deploy import DEPLOY_WORDS, DeploySettings
 from calidrift_analyzer.config._grafana import GrafanaSettings
 from calidrift_analyzer.config._service import ServiceSettings
@@ -104,6 +105,7 @@ class ModelSettings(BaseModel):
     ] = 3.9
     seed: Annotated[int, Field(ge=0, lt=2**63, description="a whole number from 0")] = 0
     deploy: Annotated[DeploySettings | None, Field(description=DEPLOY_WORDS)] = None
+    canary: Annotated[CanarySettings | None, Field(description=CANARY_WORDS)] = None
 
 
 @final

@@ -6,6 +6,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import final
 
+from calidrift_analyzer.config._canary import CanaryConfig
 from calidrift_analyzer.config._deploy import DeployConfig
 from calidrift_analyzer.config._grafana import GrafanaConfig
 from calidrift_analyzer.config._retention import RetentionConfig
@@ -48,6 +49,7 @@ class ModelContract:
         min_size_ratio: Least FP32 bytes ÷ INT8 bytes of the planned tensors with their scales.
         seed: Seed of everything random in recalibration.
         deploy: What another deployment system is told of a move; `None`: there is none.
+        canary: How long canaries serve a version before all do; `None`: all do at once.
     """
 
     name: str
@@ -72,6 +74,7 @@ class ModelContract:
     min_size_ratio: float = 3.9
     seed: int = 0
     deploy: DeployConfig | None = None
+    canary: CanaryConfig | None = None
 
 
 @final

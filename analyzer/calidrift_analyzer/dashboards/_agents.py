@@ -171,6 +171,19 @@ _FOLLOWING: Final = Row(
             lowest=0.0,
         ),
         Panel(
+            "Processes that serve a version on trial",
+            PanelKind.TIME_SERIES,
+            (
+                Query(
+                    f"sum by (model) ({MODELS.series('calidrift_agent_version_canary')})",
+                    "{{model}}",
+                ),
+            ),
+            unit="short",
+            note="Replicas marked as canaries, while the job of a model is `canary`.",
+            lowest=0.0,
+        ),
+        Panel(
             "Attempts to take a version over, by outcome",
             PanelKind.TIME_SERIES,
             (

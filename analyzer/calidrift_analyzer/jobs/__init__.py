@@ -1,8 +1,8 @@
 """Jobs: recalibration as a state machine in the store, led on by one worker.
 
-queued -> selecting -> recalibrating -> validating -> awaiting_approval -> promoted, or at any place
-refused, failed or cancelled. A re-validation of what serves goes queued -> validating -> confirmed
-or refused.
+queued -> selecting -> recalibrating -> validating -> awaiting_approval -> promoted, with canary
+before the last one where the model has canaries, or at any place refused, failed or cancelled. A
+re-validation of what serves goes queued -> validating -> confirmed or refused.
 """
 
 from calidrift_analyzer.jobs._actions import (
@@ -14,6 +14,7 @@ from calidrift_analyzer.jobs._actions import (
     take_back,
     tell_again,
 )
+from calidrift_analyzer.jobs._canary import trial_of
 from calidrift_analyzer.jobs._database import Database, DirectDatabase
 from calidrift_analyzer.jobs._noticed import notice_move
 from calidrift_analyzer.jobs._orders import (
@@ -31,13 +32,8 @@ from calidrift_analyzer.jobs._remarks import (
     mute,
     unmute,
 )
-from calidrift_analyzer.jobs._stages import (
-    RealStages,
-    StageResult,
-    Stages,
-    StageWork,
-    job_folder,
-)
+from calidrift_analyzer.jobs._stages import RealStages, job_folder
+from calidrift_analyzer.jobs._work import StageResult, Stages, StageWork
 from calidrift_analyzer.jobs._worker import LiveProgress, Worker
 
 __all__ = [
@@ -68,5 +64,6 @@ __all__ = [
     "roll_back",
     "take_back",
     "tell_again",
+    "trial_of",
     "unmute",
 ]

@@ -33,7 +33,9 @@ __all__ = [
     "version_row",
 ]
 
-_RUNNING = frozenset({JobState.SELECTING, JobState.RECALIBRATING, JobState.VALIDATING})
+_RUNNING = frozenset(
+    {JobState.SELECTING, JobState.RECALIBRATING, JobState.VALIDATING, JobState.CANARY}
+)
 
 
 def require_job(store: Store, job: int) -> JobRow:
@@ -114,6 +116,8 @@ def approve(store: Store, contract: ModelContract, job: int, *, actor: str, note
 def cancel(store: Store, job: int, *, actor: str, note: str = "") -> str:
     """End a job: at once where it waits, else at the next step that its child reports.
 
+    One that waits for its canary is ended by the worker, which withdraws the canary first.
+
     Args:
         store: The store.
         job: Number of the job.
@@ -130,7 +134,7 @@ def cancel(store: Store, job: int, *, actor: str, note: str = "") -> str:
     found = require_job(store, job)
     if found.state.finished:
         _refuse(store, actor, "cancel", found, f"job {job} has finished: it was {found.state}")
-    if found.approved_by is not None:
+    if found.approved_by is not None and found.state is not JobState.CANARY:
         _refuse(
             store,
             actor,

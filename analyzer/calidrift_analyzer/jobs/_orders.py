@@ -243,4 +243,4 @@ def _trigger_row(order: Order, job: int | None, sentence: str, status: str) -> T
 
 
 def _spoken(state: JobState) -> str:
-    return state.value.replace("_", " ")
+    return "on canaries" if state is JobState.CANARY else state.value.replace("_", " ")

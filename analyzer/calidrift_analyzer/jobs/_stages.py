@@ -3,28 +3,28 @@
 import json
 import shutil
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, final
+from typing import Any, final
 
 from calidrift_analyzer.assess import AssessRules, assess_stored
 from calidrift_analyzer.config import ModelContract
-from calidrift_analyzer.contract import Progress
 from calidrift_analyzer.cycle import stored_pool
-from calidrift_analyzer.deploy import enqueue
 from calidrift_analyzer.errors import NoDataError
-from calidrift_analyzer.jobs._database import Database
-from calidrift_analyzer.jobs._promotion import promote_once, record_promotion, serving_candidate
-from calidrift_analyzer.promote import publication
+from calidrift_analyzer.jobs._canary import begin_trial, follow_trial, promoted
+from calidrift_analyzer.jobs._promotion import (
+    promote_once,
+    serving_candidate,
+    wants_trial,
+)
+from calidrift_analyzer.jobs._work import StageResult, StageWork
 from calidrift_analyzer.ranges import Estimator
 from calidrift_analyzer.recalibrate import recalibrate
 from calidrift_analyzer.records import (
     Candidate,
-    DeployAction,
     JobKind,
-    JobRow,
     JobState,
     ModelAssessment,
     Production,
@@ -38,68 +38,7 @@ from calidrift_analyzer.select import select
 from calidrift_analyzer.store import Store
 from calidrift_analyzer.validate import validate
 
-__all__ = ["RealStages", "StageResult", "StageWork", "Stages", "job_folder"]
-
-
-@final
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StageWork:
-    """What a stage works with.
-
-    Attributes:
-        job: The job, in the state whose work is to be done.
-        contract: The contract of its model.
-        document: With what the job came into the state; empty for the first one.
-        newest: Highest number of a version at the approval; 0 before.
-        database: The store.
-        progress: To be told of every step; it raises where the job must end.
-    """
-
-    job: JobRow
-    contract: ModelContract
-    document: Mapping[str, Any]
-    newest: int
-    database: Database
-    progress: Progress
-
-
-@final
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StageResult:
-    """What a stage came to.
-
-    Attributes:
-        state: Where the job goes.
-        sentence: Why, in words.
-        document: What that state needs to begin, and to begin anew after a kill.
-        record: What else to keep, in the same transaction as the step.
-    """
-
-    state: JobState
-    sentence: str
-    document: Mapping[str, Any]
-    record: "Record | None" = None
-
-
-class Record(Protocol):
-    """Something to keep together with a step."""
-
-    def __call__(self, store: Store) -> None:
-        """Write it; runs inside the transaction of the step, at most once."""
-        ...
-
-
-class Stages(Protocol):
-    """Does the work of a state. It may be killed at any moment and begun anew."""
-
-    def run(self, work: StageWork) -> StageResult:
-        """Do the work of the state that the job is in.
-
-        Raises:
-            RefusedError: A gate said no.
-            CalidriftError: The job cannot go on; the message says why.
-        """
-        ...
+__all__ = ["RealStages", "job_folder"]
 
 
 def job_folder(contract: ModelContract, job: int) -> Path:
@@ -118,7 +57,7 @@ class RealStages:
     def __init__(self, estimators: Sequence[Estimator] = tuple(Estimator)) -> None:
         self._estimators = tuple(estimators)
 
-    def run(self, work: StageWork) -> StageResult:
+    def run(self, work: StageWork) -> StageResult | None:
         """Do the work of the state that the job is in."""
         match work.job.state:
             case JobState.SELECTING:
@@ -129,6 +68,8 @@ class RealStages:
                 return _validate(work)
             case JobState.AWAITING_APPROVAL:
                 return _promote(work)
+            case JobState.CANARY:
+                return follow_trial(work)
             case state:
                 raise ValueError(f"there is no work in the state {state}")
 
@@ -267,18 +208,9 @@ def _promote(work: StageWork) -> StageResult:
     source = f"job {work.job.job}"
     report = read_record(ValidationReport, work.document["report"], source=source)
     contract = work.contract
+    if contract.canary is not None and wants_trial(contract, report.candidate, work.newest):
+        return begin_trial(work, contract.canary, report)
     version = promote_once(work.database, contract, report, work.newest)
-    # Nothing may end the job between the two: a store that is away is told, and tried again.
-    published = publication(contract.registry, contract.name, contract.registry_url)
-    sentence = f"version {version.id} ({report.candidate.id}) serves from now on"
-
-    def record(store: Store) -> None:
-        enqueue(store, contract, version.id, DeployAction.PROMOTE, version.parent)
-        record_promotion(store, version)
-
-    return StageResult(
-        state=JobState.PROMOTED,
-        sentence=sentence if published is None else f"{sentence}; {published}",
-        document={"version": version.id, "profile": version.profile, "publication": published},
-        record=record,
+    return promoted(
+        contract, version, f"version {version.id} ({report.candidate.id}) serves from now on"
     )

@@ -14,7 +14,8 @@ from calidrift_analyzer.errors import CalidriftError, RefusedError, StoreError
 from calidrift_analyzer.jobs._actions import approve
 from calidrift_analyzer.jobs._database import Database
 from calidrift_analyzer.jobs._orders import audit_row, frozen_by
-from calidrift_analyzer.jobs._stages import StageResult, Stages, StageWork, job_folder
+from calidrift_analyzer.jobs._stages import job_folder
+from calidrift_analyzer.jobs._work import StageResult, Stages, StageWork
 from calidrift_analyzer.records import JobEvent, JobKind, JobRow, JobState
 from calidrift_analyzer.store import Step, Store
 
@@ -86,6 +87,7 @@ class Worker:
         self._lock = threading.Lock()
         self._live: LiveProgress | None = None
         self._unwanted: set[int] = set()
+        self._looked_at: set[tuple[int, bool]] = set()
         self._entered: set[tuple[int, JobState]] = set()
         self._thread = threading.Thread(target=self._work, name="calidrift-jobs", daemon=True)
 
@@ -102,6 +104,12 @@ class Worker:
 
     def wake(self) -> None:
         """Say that there may be something to do."""
+        self._wake.set()
+
+    def look(self) -> None:
+        """Look again at the jobs that wait for their canaries; one that waits blocks no other."""
+        with self._lock:
+            self._looked_at.clear()
         self._wake.set()
 
     def unwant(self, job: int) -> None:
@@ -147,10 +155,11 @@ class Worker:
             return False
         contract = self._config.models.get(job.model)
         if contract is None:
-            return self._end(
-                job, JobState.FAILED, f"model {job.model!r} is no longer configured; add it again"
-            )
-        if job.cancel_requested:
+            sentence = f"model {job.model!r} is no longer configured; add it again"
+            if job.state is JobState.CANARY:
+                sentence += ", and promote or roll back: its canaries go on with their version"
+            return self._end(job, JobState.FAILED, sentence)
+        if job.cancel_requested and job.state is not JobState.CANARY:
             return self._end(job, JobState.CANCELLED, job.sentence)
         if job.state is JobState.QUEUED:
             again = job.kind is JobKind.REVALIDATION
@@ -168,6 +177,11 @@ class Worker:
     def _due(self, store: Store) -> JobRow | None:
         """Give the oldest job that can go on now."""
         for job in store.jobs.open_jobs():
+            if job.state is JobState.CANARY:
+                # Frozen or not: what is worse than its peers is withdrawn.
+                if self._unseen(job):
+                    return job
+                continue
             if job.cancel_requested or job.state in _WORKING:
                 return job
             waits_for_us = (
@@ -178,6 +192,11 @@ class Worker:
             if waits_for_us and frozen_by(store, job.model) is None:
                 return job
         return None
+
+    def _unseen(self, job: JobRow) -> bool:
+        """Whether a canary is to be looked at: after `look`, and once somebody cancels it."""
+        with self._lock:
+            return (job.job, job.cancel_requested) not in self._looked_at
 
     def _do(self, job: JobRow, contract: ModelContract) -> bool:
         """Do the work of a job's state, however that ends."""
@@ -212,6 +231,10 @@ class Worker:
         finally:
             with self._lock:
                 self._live = None
+        if result is None:
+            with self._lock:
+                self._looked_at.add((job.job, job.cancel_requested))
+            return True
         return self._enter(job, result)
 
     def _begin(self, job: JobRow) -> bool:
@@ -247,7 +270,11 @@ class Worker:
     def _enter(self, job: JobRow, result: StageResult) -> bool:
         """Move a job on, together with everything that belongs to the move."""
         step = Step(
-            job=job.job, state=result.state, sentence=result.sentence, document=result.document
+            job=job.job,
+            state=result.state,
+            sentence=result.sentence,
+            event=result.event,
+            document=result.document,
         )
 
         def change(store: Store) -> bool:

@@ -44,7 +44,7 @@ from calidrift_analyzer.records import (
     record_document,
 )
 
-__all__ = ["promote", "rollback"]
+__all__ = ["promote", "require_accepted", "rollback", "write_version"]
 
 _COPIED: Final = (MODEL_FILE, PROFILE_FILE)
 
@@ -79,20 +79,12 @@ def promote(
             served before still does.
     """
     step = on_step or ignore_step
-    _require_accepted(candidate, report, model)
+    require_accepted(candidate, report, model)
     layout = VersionLayout(registry, model)
     try:
         step("lock")
         with locked(layout):
-            remove_partial(layout)
-            before = current_version(layout)
-            number = max((number_of(one) for one in layout.identities()), default=0) + 1
-            partial = layout.partial(number)
-            try:
-                version = _write(partial, layout, number, candidate, report, before, step)
-            except BaseException:
-                shutil.rmtree(partial, ignore_errors=True)
-                raise
+            version = write_version(layout, candidate, report, step)
             switch_to(layout, version, step)
             step("done")
     except OSError as error:
@@ -149,7 +141,30 @@ def rollback(
     return promoted_version(version)
 
 
-def _require_accepted(candidate: Candidate, report: ValidationReport, model: str) -> None:
+def write_version(
+    layout: VersionLayout, candidate: Candidate, report: ValidationReport, step: StepCallback
+) -> Version:
+    """Write a version beside the others, whole and verified; nothing names it yet.
+
+    Whoever calls this holds the lock of the registry.
+    """
+    remove_partial(layout)
+    before = current_version(layout)
+    number = max((number_of(one) for one in layout.identities()), default=0) + 1
+    partial = layout.partial(number)
+    try:
+        return _write(partial, layout, number, candidate, report, before, step)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def require_accepted(candidate: Candidate, report: ValidationReport, model: str) -> None:
+    """Refuse what did not pass, and a report about something else.
+
+    Raises:
+        RefusedError: The sentence says which.
+    """
     if report.model != model or candidate.model != model:
         raise RefusedError(
             f"the report is about {report.model} and the candidate of {candidate.model}, not "

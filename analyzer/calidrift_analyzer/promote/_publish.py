@@ -54,7 +54,7 @@ def publish(
     thorough: bool = True,
     on_step: StepCallback | None = None,
 ) -> Publication:
-    """Let a URL serve the version that serves in a registry.
+    """Let a URL serve the version that serves in a registry, and its canary where there is one.
 
     The registry stays the authority. Files that are not at the URL are sent, and each one is read
     back and compared by size and sha256 before the pointer is replaced; so the pointer there names
@@ -123,6 +123,7 @@ def publication(registry: str | PathLike[str], model: str, url: str | None) -> s
 def _published(
     layout: VersionLayout, store: RegistryStore, thorough: bool, step: StepCallback
 ) -> Publication:
+    # A canary is published with what serves: whole, before the pointer that names it.
     sent = 0
     with _publishing(layout):
         for _ in range(_ROUNDS):
@@ -130,9 +131,13 @@ def _published(
             if pointer is None:
                 raise RegistryError(f"{layout.pointer} has gone; promote again")
             before = _named(store)
-            if before == pointer and not thorough and _seems_whole(layout, store, pointer):
+            if (
+                before == pointer
+                and not thorough
+                and all(_seems_whole(layout, store, one) for one in pointer.named)
+            ):
                 return Publication(url=store.url, version=pointer.version, sent=sent)
-            sent += _send(layout, store, pointer, step)
+            sent += sum(_send(layout, store, one, step) for one in pointer.named)
             if read_pointer(layout) != pointer:
                 continue  # somebody promoted or rolled back meanwhile: that is what counts
             if before != pointer:

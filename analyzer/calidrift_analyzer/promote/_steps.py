@@ -23,6 +23,7 @@ __all__ = [
     "current_version",
     "ignore_step",
     "json_bytes",
+    "pointer_to",
     "promoted_version",
     "remove_partial",
     "switch_to",
@@ -55,8 +56,13 @@ def current_version(layout: VersionLayout) -> str | None:
 def switch_to(layout: VersionLayout, version: Version, step: StepCallback) -> None:
     """Let the pointer name a version."""
     step("switch")
+    switch(layout, pointer_to(version))
+
+
+def pointer_to(version: Version) -> Pointer:
+    """Give what names a version."""
     content = (version.path / MANIFEST_FILE).read_bytes()
-    switch(layout, Pointer(version.id, hashlib.sha256(content).hexdigest()))
+    return Pointer(version.id, hashlib.sha256(content).hexdigest())
 
 
 def promoted_version(version: Version) -> PromotedVersion:

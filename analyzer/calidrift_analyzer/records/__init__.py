@@ -24,6 +24,13 @@ from calidrift_analyzer.records._attention import (
     annotated,
     needs_action,
 )
+from calidrift_analyzer.records._canary import (
+    CanaryComparison,
+    CanaryLook,
+    CanaryMeasure,
+    CanaryTrial,
+    CanaryWindows,
+)
 from calidrift_analyzer.records._candidates import (
     Candidate,
     Production,
@@ -116,6 +123,11 @@ __all__ = [
     "AuditRow",
     "Breach",
     "BurnIn",
+    "CanaryComparison",
+    "CanaryLook",
+    "CanaryMeasure",
+    "CanaryTrial",
+    "CanaryWindows",
     "Candidate",
     "CandidatePool",
     "CandidateScore",

@@ -34,6 +34,8 @@ class JobState(StrEnum):
     CANCELLED = "cancelled"
     CONFIRMED = "confirmed"
     """A re-validation found what serves as good as it was."""
+    CANARY = "canary"
+    """The version serves on canaries and is compared with its peers."""
 
     @property
     def finished(self) -> bool:
@@ -81,6 +83,8 @@ class JobEvent(StrEnum):
     """The state begins anew after the service was killed in it."""
     APPROVED = "approved"
     CANCEL_REQUESTED = "cancel_requested"
+    LOOKED = "looked"
+    """A canary was compared with its peers; the document has the figures."""
 
 
 @final

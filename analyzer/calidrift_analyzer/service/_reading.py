@@ -24,6 +24,7 @@ from calidrift_analyzer.records import (
     alarm_in_force,
     read_record,
 )
+from calidrift_analyzer.service._canary import view_canary, with_canary
 from calidrift_analyzer.service._paging import cursor_number, paged
 from calidrift_analyzer.service._together import Together
 from calidrift_analyzer.service._views import (
@@ -243,8 +244,9 @@ def view_job(store: Store, context: ViewContext, job: int) -> JobDetail:
         documents.setdefault(step.state, {}).update(json.loads(step.document or "{}"))
     validated = (JobState.AWAITING_APPROVAL, JobState.REFUSED, JobState.CONFIRMED)
     reports = [documents[state].get("report") for state in validated if state in documents]
+    canary = view_canary(store, row, steps)
     return JobDetail(
-        job=_job(row, context.live),
+        job=with_canary(_job(row, context.live), canary),
         steps=tuple(
             JobStepView(
                 state=step.state,
@@ -258,6 +260,7 @@ def view_job(store: Store, context: ViewContext, job: int) -> JobDetail:
         selection=documents.get(JobState.RECALIBRATING, {}).get("selection"),
         report=next((one for one in reports if one is not None), None),
         deployment=_deployment(store, row.model, documents.get(JobState.PROMOTED, {})),
+        canary=canary,
     )
 
 

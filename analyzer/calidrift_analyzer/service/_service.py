@@ -126,6 +126,7 @@ def _timetable(config: AnalyzerConfig, tasks: Tasks) -> tuple[Task, ...]:
     return (
         Task(name="ingest", run=tasks.ingest, seconds=told.ingest_seconds),
         Task(name="assess", run=tasks.assess, seconds=told.assess_seconds),
+        Task(name="canary", run=tasks.canary, seconds=told.assess_seconds),
         Task(name="retention", run=tasks.retain, seconds=told.retention_seconds, at_start=False),
         Task(
             name="revalidation",

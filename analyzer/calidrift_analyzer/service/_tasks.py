@@ -21,6 +21,7 @@ from calidrift_analyzer.promote import publish
 from calidrift_analyzer.records import (
     DeployState,
     JobKind,
+    JobState,
     ModelAssessment,
     Trigger,
     alarm_in_force,
@@ -106,6 +107,17 @@ class Tasks:
         if failed:
             raise TaskFailedError("; ".join(failed))
         return f"models assessed: {len(set(models))}"
+
+    def canary(self) -> str:
+        """Have the versions looked at that are tried on canaries; the worker does it."""
+        tried = [
+            f"{job.model}: {job.sentence}"
+            for job in self.owner.run(lambda store: store.jobs.open_jobs())
+            if job.state is JobState.CANARY
+        ]
+        if tried:
+            self.worker.look()
+        return "; ".join(tried) or "nothing is tried on canaries"
 
     def retain(self) -> str:
         """Fold what is old, and forget alerts that were resolved long ago.

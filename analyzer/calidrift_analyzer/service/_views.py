@@ -20,6 +20,7 @@ from calidrift_analyzer.records import (
     Trigger,
     Verdict,
 )
+from calidrift_analyzer.service._canary_view import CanaryView
 
 __all__ = [
     "AssessmentView",
@@ -159,6 +160,7 @@ class JobDetail:
         selection: What was selected; `None` before, and where nothing was captured.
         report: The validation report; `None` before.
         deployment: What became of the hook; `None` before the promotion, and without a hook.
+        canary: What its canaries showed; `None` before, and without canaries.
     """
 
     job: JobView
@@ -166,6 +168,7 @@ class JobDetail:
     selection: Mapping[str, Any] | None = None
     report: Mapping[str, Any] | None = None
     deployment: DeploymentView | None = None
+    canary: CanaryView | None = None
 
 
 @final

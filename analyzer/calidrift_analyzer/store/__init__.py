@@ -1,6 +1,7 @@
 """The store: windows, profiles, captures and decisions in one DuckDB file."""
 
 from calidrift_analyzer.store._annotations import Annotations
+from calidrift_analyzer.store._canary import Canaries
 from calidrift_analyzer.store._checking import CheckReport
 from calidrift_analyzer.store._connection import StoreLostError
 from calidrift_analyzer.store._deployments import Deployments
@@ -28,6 +29,7 @@ from calidrift_analyzer.store._views import (
 __all__ = [
     "COMMAND_PATIENCE",
     "Annotations",
+    "Canaries",
     "CheckReport",
     "Deployments",
     "FindLandmarks",

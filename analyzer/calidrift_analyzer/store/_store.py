@@ -13,6 +13,7 @@ from calidrift_agent.errors import StateFormatError
 from calidrift_analyzer.errors import StoreError
 from calidrift_analyzer.records import CaptureEntry, ModelHistory, ModelTotals, ObservedModel
 from calidrift_analyzer.store._annotations import Annotations
+from calidrift_analyzer.store._canary import Canaries
 from calidrift_analyzer.store._compaction import compact, is_worth_it
 from calidrift_analyzer.store._connection import Connection, StoreLostError
 from calidrift_analyzer.store._deployments import Deployments
@@ -57,6 +58,7 @@ class Store:
         self.annotations = Annotations(connection)
         self.jobs = JobBook(connection)
         self.deployments = Deployments(connection)
+        self.canaries = Canaries(connection)
         self.views = Views(connection)
         self._memory_limit = ""
 

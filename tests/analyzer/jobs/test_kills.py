@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from calidrift_agent._registry import list_versions, open_version
+from calidrift_agent._registry import VersionLayout, list_versions, open_version, read_pointer
 from calidrift_analyzer.store import Store
 
 HARNESS = Path(__file__).parent / "harness.py"
+CANARY_HARNESS = HARNESS.with_name("canary_harness.py")
 DEADLINE = 120.0
 # Each row is one life of a job: killed at every one of these places in turn.
 LIVES = {
@@ -22,15 +23,15 @@ LIVES = {
 }
 
 
-def start(root, hold):
+def start(root, hold, harness=HARNESS):
     return subprocess.Popen(
-        [sys.executable, str(HARNESS), str(root), hold], stderr=subprocess.PIPE, text=True
+        [sys.executable, str(harness), str(root), hold], stderr=subprocess.PIPE, text=True
     )
 
 
-def kill_at(root, place):
+def kill_at(root, place, harness=HARNESS):
     """Let a process come to a place, and kill it there."""
-    process = start(root, place)
+    process = start(root, place, harness)
     until = time.monotonic() + DEADLINE
     try:
         while not (root / "at-work").exists():
@@ -43,8 +44,8 @@ def kill_at(root, place):
     (root / "at-work").unlink()
 
 
-def finish(root):
-    process = start(root, "-")
+def finish(root, harness=HARNESS):
+    process = start(root, "-", harness)
     _, errors = process.communicate(timeout=DEADLINE)
     assert process.returncode == 0, errors
 
@@ -76,3 +77,25 @@ def test_kills_lose_no_job_and_promote_once(life, tmp_path):
     for state in ("selecting", "recalibrating", "validating"):
         killed = LIVES[life].count(state)
         assert begun.count(state) == 1 + killed, "what was done is not done again"
+
+
+@pytest.mark.slow
+def test_kills_stage_once_and_complete_once(tmp_path):
+    places = ("stage switch", "staged, not recorded", "complete switch", "completed, not recorded")
+    for place in places:
+        kill_at(tmp_path, place, CANARY_HARNESS)
+
+    finish(tmp_path, CANARY_HARNESS)
+
+    with Store.open(tmp_path / "calidrift.duckdb") as store:
+        [job] = store.jobs.page()
+        [move] = store.outcomes.versions("net")
+        steps = [(step.state.value, step.event.value) for step in store.jobs.steps(1)]
+    assert job.state.value == "promoted"
+    assert steps.count(("canary", "entered")) == 1
+    assert steps.count(("canary", "looked")) == 3
+    first, second = list_versions(tmp_path / "registry", "net")
+    assert (first.current, second.current) == (False, True)
+    assert (move.action, move.version) == ("promoted", second.id)
+    pointer = read_pointer(VersionLayout(tmp_path / "registry", "net"))
+    assert pointer.canary is None

@@ -43,6 +43,7 @@ _WAY: Final = (
     JobState.RECALIBRATING,
     JobState.VALIDATING,
     JobState.AWAITING_APPROVAL,
+    JobState.CANARY,
     JobState.PROMOTED,
 )
 _MISSING: Final = "there is no such page; begin at the overview"
@@ -118,7 +119,8 @@ async def job(request: Request, job: JobNumber) -> Response:
     context = service.context()
     page = await service.owner.ask(lambda store: gather_job(store, context, job))
     samples = await asyncio.to_thread(describe, page.samples)
-    return render("job.html", viewer=viewer, page=page, samples=samples, way=_WAY)
+    way = [one for one in _WAY if one is not JobState.CANARY or page.detail.canary is not None]
+    return render("job.html", viewer=viewer, page=page, samples=samples, way=way)
 
 
 @show_router.get("/assets/{name}")

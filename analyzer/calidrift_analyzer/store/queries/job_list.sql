@@ -7,7 +7,7 @@ WHERE ($model IS NULL OR model = $model)
     AND ($job IS NULL OR job = $job)
     AND ($before IS NULL OR job < $before)
     AND ($open IS NULL OR (
-        state IN ('queued', 'selecting', 'recalibrating', 'validating', 'awaiting_approval')
+        state IN ('queued', 'selecting', 'recalibrating', 'validating', 'awaiting_approval', 'canary')
     ) = $open)
 ORDER BY job DESC
 LIMIT $limit
