@@ -38,6 +38,10 @@ STEPS = [
     "coverage is restored",
     "the alert resolves",
     "Alertmanager tells it",
+    "somebody rolls back",
+    "the serving process swaps back",
+    "metrics name the version",
+    "the promoted version serves again",
 ]
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -113,7 +117,7 @@ def test_no_request_was_lost(stack):
     found = stack.document
     assert found["loss"] == []
     assert found["lost"] == 0
-    assert set(found["answers"]) == {"baseline", found["version"]}
+    assert set(found["answers"]) == {found["first"], found["version"]}
     assert min(found["answers"].values()) >= 20
     assert sum(found["answers"].values()) == found["requests"]
 
@@ -153,6 +157,29 @@ def test_coverage_was_lost_and_is_restored(stack):
     assert stack.document["coverage_before"] < 0.95
     assert stack.document["coverage_after"] >= 0.95
     assert stack.ask('ALERTS{alertstate="firing",action="recalibrate"}') == []
+
+
+def test_a_rollback_and_the_way_forward_reach_the_service_and_are_kept(stack):
+    first, version = stack.document["first"], stack.document["version"]
+    told = {name: step["told"] for name, step in stack.steps.items()}
+    assert told["somebody rolls back"] == f"{first} serves again"
+    assert told["the serving process swaps back"] == f"answers come from {first}"
+    # Kernels are counted whenever a version is loaded: promoted, and rolled back to.
+    assert told["metrics name the version"] == (
+        f"{first}; loads that ran every planned INT8 kernel: 2, that did not: 0"
+    )
+    report = open_version(stack.folder / "registry", MODEL, first).report_path
+    planned = json.loads(report.read_text(encoding="utf-8"))["kernels"]["layers"]
+    assert sum(one["planned"] for one in planned) > 1
+    [loads] = stack.ask(f'calidrift_agent_version_attempts_total{{model="{MODEL}"}}')
+    assert (loads["metric"]["outcome"], loads["value"][1]) == ("served", "3")
+    audit = stack.get("analyzer", "/api/v1/audit", stack.token())["items"]
+    moves = [(row["actor"], row["subject"]) for row in audit if row["action"] == "rollback"]
+    assert moves == [("operator", version), ("operator", first)]
+    for named in (first, version):
+        assert stack.ask(
+            f'max_over_time(calidrift_agent_version_info{{version="{named}"}}[10m]) == 1'
+        )
 
 
 def test_rules_differ_in_their_times_alone(stack):

@@ -182,9 +182,13 @@ def test_captures_that_are_asked_for_cross_where_they_may(tmp_path, unmeasured, 
             one.close_windows(1)
             wait(lambda: figure(metrics, "calidrift_agent_pushed_windows_total") == 2)
         assert not received.exists(), "only names leave by default"
-        with command(environment, *words, address, "--push-captures"):
+        with command(environment, *words, address, "--push-captures") as (_, metrics):
             one.close_windows(1)
             wait(lambda: len(list(received.glob("[!.]*"))) == 3)
+            wait(lambda: (figure(metrics, "calidrift_agent_pushed_captures_total") or 0) >= 3)
+            assert figure(metrics, "calidrift_agent_pushed_capture_bytes_total") >= sum(
+                map(len, written.values())
+            )
         service.send_signal(signal.SIGTERM)
         assert service.wait(DEADLINE) == 0
 

@@ -52,4 +52,22 @@ SHIP_METRICS: Final[tuple[Metric, ...]] = (
         Emitter.SIDECAR,
         "Time since the analyzer last answered a push with success.",
     ),
+    Metric(
+        "calidrift_agent_pushed_captures_total",
+        "calidrift.agent.pushed_captures",
+        MetricType.COUNTER,
+        "{capture}",
+        (),
+        Emitter.SIDECAR,
+        "Captures that a sidecar sent because the analyzer asked for them, and that it took.",
+    ),
+    Metric(
+        "calidrift_agent_pushed_capture_bytes_total",
+        "calidrift.agent.pushed_capture_size",
+        MetricType.COUNTER,
+        "By",
+        (),
+        Emitter.SIDECAR,
+        "Bytes of the captures that were sent on request.",
+    ),
 )

@@ -1,4 +1,4 @@
-"""What the sidecar counts about windows that it pushes to an analyzer."""
+"""What the sidecar counts about windows and captures that it pushes to an analyzer."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ _PUSHED: Final = "calidrift_agent_pushed_windows_total"
 _FAILED: Final = "calidrift_agent_push_failures_total"
 _LOST: Final = "calidrift_agent_push_lost_windows_total"
 _SPOOL: Final = "calidrift_agent_push_spool_bytes"
+_CAPTURES: Final = "calidrift_agent_pushed_captures_total"
+_CAPTURE_BYTES: Final = "calidrift_agent_pushed_capture_bytes_total"
 _AGE: Final = "calidrift_agent_push_age_seconds"
 
 
@@ -47,12 +49,14 @@ class OwnFigures(Protocol):
 @final
 @dataclass(slots=True)
 class ShipFigures:
-    """Windows pushed so far. One thread counts, any number read.
+    """Windows and captures pushed so far. One thread counts, any number read.
 
     Attributes:
         pushed: Windows that were new to the analyzer.
         lost: Windows whose counts will never arrive.
         spool_bytes: Size of the spool on disk.
+        captures: Captures that the analyzer asked for and took.
+        capture_bytes: Their bytes.
         failures: Failed pushes by kind.
         succeeded_at: When the analyzer last took a push, on `clock`; None: not yet.
         clock: Seconds on a clock that is never set.
@@ -61,6 +65,8 @@ class ShipFigures:
     pushed: int = 0
     lost: int = 0
     spool_bytes: int = 0
+    captures: int = 0
+    capture_bytes: int = 0
     failures: dict[PushFailure, int] = field(default_factory=lambda: dict.fromkeys(PushFailure, 0))
     succeeded_at: float | None = None
     clock: Callable[[], float] = time.monotonic
@@ -75,6 +81,8 @@ class ShipFigures:
             failed,
             CounterMetricFamily(_LOST, metric(_LOST).help, self.lost),
             GaugeMetricFamily(_SPOOL, metric(_SPOOL).help, self.spool_bytes),
+            CounterMetricFamily(_CAPTURES, metric(_CAPTURES).help, self.captures),
+            CounterMetricFamily(_CAPTURE_BYTES, metric(_CAPTURE_BYTES).help, self.capture_bytes),
         ]
         if self.succeeded_at is not None:
             age = max(self.clock() - self.succeeded_at, 0.0)

@@ -8,6 +8,7 @@ from typing import Final, Protocol, final
 
 from calidrift_agent._capture import list_captures
 from calidrift_agent._sidecar._ship_client import BatchRefusedError
+from calidrift_agent._sidecar._ship_figures import ShipFigures
 from calidrift_agent._sidecar._ship_ledger import Standing
 from calidrift_agent.errors import CaptureError
 
@@ -33,10 +34,12 @@ class Requested:
 
     Args:
         taker: Where to.
+        figures: Where captures are counted.
     """
 
-    def __init__(self, taker: TakesCaptures) -> None:
+    def __init__(self, taker: TakesCaptures, figures: ShipFigures) -> None:
         self._taker = taker
+        self._figures = figures
         self._refused: set[tuple[str, str]] = set()
 
     def send(self, folder: Path, process: str, standing: Standing) -> None:
@@ -71,6 +74,9 @@ class Requested:
             if len(self._refused) < _MOST_REFUSED:
                 self._refused.add((process, name))
             _log.warning("the analyzer asked for capture %s and will not take it (%s)", path, error)
+        else:
+            self._figures.captures += 1
+            self._figures.capture_bytes += len(blob)
 
 
 def _listed(root: Path) -> dict[str, Path]:

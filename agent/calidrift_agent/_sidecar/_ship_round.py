@@ -33,7 +33,7 @@ class Round:
         analyzer: Where to push.
         spool: What waits on disk.
         ledger: Where each process stands.
-        figures: Where windows are counted.
+        figures: Where windows and captures are counted.
         taker: Where captures go that the analyzer asks for; None where none may leave.
 
     Attributes:
@@ -50,7 +50,7 @@ class Round:
         taker: TakesCaptures | None = None,
     ) -> None:
         self._directories = directories
-        self._requested = None if taker is None else Requested(taker)
+        self._requested = None if taker is None else Requested(taker, figures)
         self._spool = spool
         self._ledger = ledger
         self._figures = figures

@@ -1,7 +1,5 @@
 """What the commands about mutes and markers have in common, and their lines beside an alarm."""
 
-import os
-import pwd
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -27,7 +25,6 @@ __all__ = [
     "read_moment",
     "read_span",
     "require_known",
-    "user_name",
 ]
 
 _SPAN: Final = re.compile(r"([0-9]{1,6})([mhdw])")
@@ -109,15 +106,6 @@ def one_line(text: str | None, name: str, example: str) -> str:
             f"e.g. {example}: it stands wherever the alarm is shown"
         )
     return told
-
-
-def user_name() -> str:
-    """Give the name of the operating system's user; its number where it has no name."""
-    uid = os.getuid()
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:  # in a container, often
-        return f"uid {uid}"
 
 
 def require_known(desk: Desk, model: str | None, usage: str) -> str:

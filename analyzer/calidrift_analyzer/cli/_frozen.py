@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from calidrift_analyzer.cli._annotated import user_name
 from calidrift_analyzer.cli._output import Output
+from calidrift_analyzer.cli._person import user_name
 from calidrift_analyzer.config import AnalyzerConfig
 from calidrift_analyzer.errors import RefusedError, StoreError
 from calidrift_analyzer.service import RemoteDesk, open_desk

@@ -1,6 +1,5 @@
 """`calidrift jobs`."""
 
-import getpass
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -8,6 +7,7 @@ import typer
 
 from calidrift_agent._command_line import Invocation
 from calidrift_analyzer.cli._output import Output
+from calidrift_analyzer.cli._person import user_name
 from calidrift_analyzer.cli._service_options import ServiceUrl, TokenFile
 from calidrift_analyzer.config import load_config
 from calidrift_analyzer.errors import ConfigurationError
@@ -53,7 +53,7 @@ def jobs(
     """
     config = load_config(invocation.config)
     out = Output(invocation)
-    with open_desk(config, _user(), url=url, token_file=token_file) as desk:
+    with open_desk(config, user_name(), url=url, token_file=token_file) as desk:
         document = _do(desk, action, subject, note, revalidate=revalidate)
     _show(out, action, document)
     out.document(document)
@@ -89,14 +89,6 @@ def _number(action: Action, subject: str | None) -> int:
             "them with `calidrift jobs`"
         )
     return int(subject)
-
-
-def _user() -> str:
-    """Name the person for the audit."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container without such a user
-        return "local"
 
 
 def _show(out: Output, action: Action, document: dict[str, Any]) -> None:

@@ -12,9 +12,9 @@ from calidrift_analyzer.cli._annotated import (
     one_line,
     read_moment,
     require_known,
-    user_name,
 )
 from calidrift_analyzer.cli._output import Output, moment
+from calidrift_analyzer.cli._person import user_name
 from calidrift_analyzer.cli._service_options import ServiceUrl, TokenFile
 from calidrift_analyzer.config import load_config
 from calidrift_analyzer.service import open_desk

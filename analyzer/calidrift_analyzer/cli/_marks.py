@@ -5,8 +5,9 @@ from typing import Annotated
 import typer
 
 from calidrift_agent._command_line import Invocation
-from calidrift_analyzer.cli._annotated import marker_of, require_known, user_name
+from calidrift_analyzer.cli._annotated import marker_of, require_known
 from calidrift_analyzer.cli._output import Output, moment
+from calidrift_analyzer.cli._person import user_name
 from calidrift_analyzer.cli._service_options import ServiceUrl, TokenFile
 from calidrift_analyzer.config import load_config
 from calidrift_analyzer.service import open_desk

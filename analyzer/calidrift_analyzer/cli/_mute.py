@@ -10,9 +10,9 @@ from calidrift_analyzer.cli._annotated import (
     one_line,
     read_span,
     require_known,
-    user_name,
 )
 from calidrift_analyzer.cli._output import Output
+from calidrift_analyzer.cli._person import user_name
 from calidrift_analyzer.cli._service_options import ServiceUrl, TokenFile
 from calidrift_analyzer.config import load_config
 from calidrift_analyzer.errors import ConfigurationError

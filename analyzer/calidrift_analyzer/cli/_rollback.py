@@ -26,25 +26,26 @@ def rollback(
     to: Annotated[
         str | None, typer.Option(help="The version (default: the one before the current one).")
     ] = None,
+    note: Annotated[str, typer.Option(help="Why, for the audit of the service.")] = "",
     url: ServiceUrl = None,
     token_file: TokenFile = None,
 ) -> None:
     """Put the version before the current one back into service.
 
     The version is verified first; a damaged one is never served. While `calidrift serve` runs it
-    makes the move, and tells the model's hook of it. Otherwise a hook of the configuration
-    runs before the command ends; where it fails, the version serves all the same and the command
-    ends with status 1. A model that is frozen is left alone.
+    makes the move, keeps who did it, and runs the model's hook. Without one, a hook of the
+    configuration runs before the command ends; where it fails, the version serves all the same and
+    the command ends with status 1. A model that is frozen is left alone (status 1).
     """
     config = load_config(invocation.config)
     contract = config.model(model)
     out = Output(invocation)
     service = require_thawed(out, config, contract.name, url, token_file)
     if service is not None:
-        sentence = service.roll_back(contract.name, to)
-        out.show(f"rolled back: {sentence}")
-        document = {"action": "rolled_back", "model": contract.name, "sentence": sentence}
-        out.document(document)
+        told = service.change("rollback", contract.name, {"to": to, "note": note})
+        sentence = told["sentence"]
+        out.show(f"{contract.name}: {sentence}")
+        out.document({"action": "rolled_back", "model": contract.name, "sentence": sentence})
         return
     check_hook(contract)
     before = serving(contract)

@@ -9,8 +9,8 @@ import typer
 from calidrift_agent._profile import CalibrationProfile
 from calidrift_agent._registry import PROFILE_FILE, list_versions
 from calidrift_agent._vocabulary import ExitCode
-from calidrift_analyzer.cli._annotated import user_name
 from calidrift_analyzer.cli._output import Output
+from calidrift_analyzer.cli._person import user_name
 from calidrift_analyzer.config import AnalyzerConfig, ModelContract
 from calidrift_analyzer.deploy import Courier, FileDatabase, enqueue
 from calidrift_analyzer.errors import StoreError

@@ -7,6 +7,7 @@ list per line. Whatever user code prints lands on standard error.
 import importlib
 import json
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -33,7 +34,8 @@ def main(arguments: Sequence[str]) -> int:
         0 with an answer, 1 with an error in its place.
     """
     folder = Path(arguments[0])
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    left = [folder]
+    threading.Thread(target=_end_with_parent, args=(left,), daemon=True).start()
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as channel:
         os.dup2(2, 1)
 
@@ -43,6 +45,7 @@ def main(arguments: Sequence[str]) -> int:
 
         try:
             content = json.loads((folder / "request.json").read_text(encoding="utf-8"))
+            left += [Path(one) for one in content["scratch"]]
             module, _, function = content["job"].partition(":")
             job = getattr(importlib.import_module(module), function)
             answer: dict[str, Any] = {"result": job(content["request"], progress)}
@@ -72,10 +75,15 @@ def _write(path: Path, answer: Mapping[str, Any]) -> None:
     temporary.replace(path)
 
 
-def _end_with_parent() -> None:
-    """The parent holds our standard input open and never writes: its end is the parent's end."""
+def _end_with_parent(left: Sequence[Path]) -> None:
+    """The parent holds our standard input open and never writes: its end is the parent's end.
+
+    One that was killed could not tidy up; captured requests of people may be in what it left.
+    """
     while os.read(0, 1):
         pass
+    for folder in left:
+        shutil.rmtree(folder, ignore_errors=True)
     os.kill(os.getpid(), signal.SIGKILL)
 
 

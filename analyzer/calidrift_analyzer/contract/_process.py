@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, Final
@@ -26,7 +26,11 @@ _TAIL_LINES: Final = 40
 
 
 def run_in_child(
-    job: str, request: Mapping[str, Any], *, progress: Progress | None = None
+    job: str,
+    request: Mapping[str, Any],
+    *,
+    progress: Progress | None = None,
+    scratch: Sequence[Path] = (),
 ) -> dict[str, Any]:
     """Run a job in a fresh process, where user code and torchao may do what they like.
 
@@ -35,6 +39,8 @@ def run_in_child(
             callback and returns a JSON object.
         request: JSON object for the job.
         progress: Called in this process for every step that the job reports.
+        scratch: Folders that the caller removes when this returns. Where this process is killed
+            meanwhile, the child removes them.
 
     Returns:
         What the job returned.
@@ -44,12 +50,13 @@ def run_in_child(
         ChildError: The child died, was killed, or failed by a defect. The end of what it wrote to
             stderr is attached as a note and shown by `--debug`.
 
-    The child ends with this process: it watches its standard input.
+    The child ends with this process, however that ends: it watches its standard input.
     """
     with tempfile.TemporaryDirectory(prefix="calidrift-") as name:
         folder = Path(name)
         (folder / "request.json").write_text(
-            json.dumps({"job": job, "request": request}), encoding="utf-8"
+            json.dumps({"job": job, "request": request, "scratch": [str(one) for one in scratch]}),
+            encoding="utf-8",
         )
         with (folder / "stderr.txt").open("wb") as stderr:
             child = subprocess.Popen(

@@ -225,7 +225,7 @@ _BUILDS: Final = Row(
     ),
 )
 _PUSHED: Final = Row(
-    "Windows pushed to the analyzer",
+    "Pushed to the analyzer",
     (
         Panel(
             "Windows",
@@ -267,6 +267,30 @@ _PUSHED: Final = Row(
             (Query(f"sum({ALL.series('calidrift_agent_push_spool_bytes')})", "spool"),),
             lowest=0.0,
             width=6,
+        ),
+        Panel(
+            "Captures sent on request",
+            PanelKind.TIME_SERIES,
+            (
+                Query(
+                    f"sum({rate(ALL.series('calidrift_agent_pushed_captures_total'))})",
+                    "captures",
+                ),
+            ),
+            note="Inputs of requests that left their machine, because the analyzer had selected "
+            "them; none without `--push-captures`.",
+            lowest=0.0,
+        ),
+        Panel(
+            "Bytes of captures sent on request",
+            PanelKind.TIME_SERIES,
+            (
+                Query(
+                    f"sum({rate(ALL.series('calidrift_agent_pushed_capture_bytes_total'))})",
+                    "bytes",
+                ),
+            ),
+            lowest=0.0,
         ),
     ),
 )

@@ -81,8 +81,8 @@ TRAFFIC_ALERTS: Final = (
         description=(
             f"The calibration set of {_MODEL} covers less than 95 % of its requests: the others "
             "have activations that it never showed. They are kept as captures, and the analyzer "
-            "can choose the ones that close the gap: 'calidrift coverage' names the points and "
-            "segments, 'calidrift select' and 'calidrift recalibrate' repair it."
+            "can choose the ones that close the gap: its page names the points and segments, and "
+            "'calidrift jobs start MODEL', or the button there, orders the repair."
         ),
     ),
 )

@@ -90,7 +90,8 @@ def order_job(store: Store, order: Order, rules: ServiceConfig) -> Answer:
         return Answer(job=None, new=False, refused=False, sentence=sentence)
     reason = _refusal(store, order, rules)
     if reason is not None:
-        if known is None or known.sentence != reason:  # told once, however often it comes
+        # Told once, however often it comes; and once more where the clock was set back since.
+        if known is None or known.sentence != reason or known.seen_ns > begun_ns:
             book.changing(lambda: _refuse(store, order, reason), done=lambda: None)
         return Answer(job=None, new=False, refused=True, sentence=reason)
     job = book.changing(lambda: _queue(store, order), done=lambda: _queued(store, order, begun_ns))
@@ -174,7 +175,7 @@ def _refusal(store: Store, order: Order, rules: ServiceConfig) -> str | None:
     if order.kind is not JobKind.RECALIBRATION:
         return None
     now_ns = time.time_ns()
-    begun, ended_ns = book.begun(order.model, now_ns - _DAY_NS)
+    begun, ended_ns = book.begun(order.model, now_ns - _DAY_NS, now_ns)
     if begun >= rules.daily_cap:
         return (
             f"{order.model} was recalibrated {begun} times within 24 hours, and daily_cap is "

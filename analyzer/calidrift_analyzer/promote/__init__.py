@@ -5,6 +5,7 @@
 What serves can be published at a URL, from which processes on other machines take it.
 """
 
+from calidrift_analyzer.promote._adopt import adopt
 from calidrift_analyzer.promote._canary import complete, stage, withdraw
 from calidrift_analyzer.promote._profile_only import promote_profile
 from calidrift_analyzer.promote._promote import promote, rollback
@@ -13,6 +14,7 @@ from calidrift_analyzer.promote._steps import promoted_version
 
 __all__ = [
     "Publication",
+    "adopt",
     "complete",
     "promote",
     "promote_profile",

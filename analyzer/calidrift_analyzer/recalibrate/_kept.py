@@ -3,14 +3,30 @@
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import final
 
-__all__ = ["kept"]
+__all__ = ["Kept", "kept"]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """Copies of captures.
+
+    Attributes:
+        folder: Where they are; only this user can read it.
+        files: The copies.
+    """
+
+    folder: Path
+    files: tuple[Path, ...]
 
 
 @contextmanager
-def kept(samples: Sequence[Path]) -> Iterator[tuple[Path, ...]]:
+def kept(samples: Sequence[Path]) -> Iterator[Kept]:
     """Copy captures aside: the agent goes on meanwhile, and replaces files by others.
 
     Args:
@@ -33,4 +49,4 @@ def kept(samples: Sequence[Path]) -> Iterator[tuple[Path, ...]]:
             except OSError:
                 copy = sample.resolve()
             found.append(copy)
-        yield tuple(found)
+        yield Kept(Path(name), tuple(found))

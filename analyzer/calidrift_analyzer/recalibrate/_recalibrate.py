@@ -56,7 +56,7 @@ def recalibrate(
             "there is nothing to recalibrate from: give production sketches, samples or both, and "
             f"at least one estimator of {', '.join(Estimator)}"
         )
-    with kept(samples or ()) as files:
+    with kept(samples or ()) as copies:
         answer = run_in_child(
             _JOB,
             {
@@ -64,7 +64,7 @@ def recalibrate(
                 "directory": str(directory.resolve()),
                 "estimators": [str(one) for one in estimators],
                 "calibration": samples is not None,
-                "samples": [str(sample) for sample in files],
+                "samples": [str(sample) for sample in copies.files],
                 "production": None
                 if production is None
                 else {
@@ -75,6 +75,7 @@ def recalibrate(
                 },
             },
             progress=progress,
+            scratch=[copies.folder],
         )
     return tuple(
         read_record(Candidate, one, source="the child's answer") for one in answer["candidates"]

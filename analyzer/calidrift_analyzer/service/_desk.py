@@ -77,7 +77,8 @@ class Desk(Protocol):
         """Do what is asked for: one of the words below.
 
         Args:
-            what: `order`, `approve`, `cancel`, `freeze`, `deploy`, `mute`, `unmute` or `mark`.
+            what: `order`, `approve`, `cancel`, `freeze`, `deploy`, `mute`, `unmute` or `mark`; of a
+                service also `rollback`.
             subject: Model, or number of the job.
             body: As in the API.
 
@@ -259,18 +260,12 @@ class RemoteDesk:
             return self._ask("/jobs", Scope.TRIGGER, {**body, "model": model})
         if what == "freeze":
             return self._ask("/freezes", Scope.PROMOTE, {**body, "model": subject})
-        if what == "deploy":
+        if what in ("deploy", "rollback"):
             model = self._config.model(subject or None).name
-            return self._ask(f"/models/{quote(model, safe='')}/deploy", Scope.PROMOTE, body)
+            return self._ask(f"/models/{quote(model, safe='')}/{what}", Scope.PROMOTE, body)
         if what in _PLACES:
             return self._ask(_PLACES[what], Scope.TRIGGER, {**body, "model": subject})
         return self._ask(f"/jobs/{quote(subject)}/{what}", Scope.PROMOTE, body)
-
-    def roll_back(self, model: str, to: str | None) -> str:
-        """Let an earlier version serve again, and give the service's sentence about it."""
-        body = {} if to is None else {"to": to}
-        place = f"/models/{quote(model, safe='')}/rollback"
-        return str(self._ask(place, Scope.PROMOTE, body)["sentence"])
 
     def _ask(self, path: str, scope: Scope, body: Mapping[str, Any] | None = None) -> Document:
         headers = {"Accept": "application/json"}

@@ -24,6 +24,7 @@ from calidrift_analyzer.records import (
     alarm_in_force,
     read_record,
 )
+from calidrift_analyzer.service._advice import while_serving
 from calidrift_analyzer.service._canary import view_canary, with_canary
 from calidrift_analyzer.service._paging import cursor_number, paged
 from calidrift_analyzer.service._together import Together
@@ -197,7 +198,7 @@ def _overview(store: Store, context: ViewContext, model: str, said: _Said) -> Mo
     return ModelOverview(
         verdict=assessment.verdict,
         sentence=assessment.sentence,
-        next_step=assessment.next_step,
+        next_step=while_serving(assessment.next_step),
         profile=assessment.profile,
         assessed=moment(made_ns),
         alarm=None if alarm is None else moment(alarm.end_ns),
@@ -320,7 +321,7 @@ def _point(point: PointAssessment) -> PointRow:
         point=point.name,
         verdict=point.verdict,
         sentence=point.sentence,
-        next_step=point.next_step,
+        next_step=while_serving(point.next_step),
         units=point.units,
         exceedance=None if point.exceedance is None else point.exceedance.estimate,
         coverage=None if point.coverage is None else point.coverage.estimate,

@@ -1,17 +1,20 @@
 """The whole service: store, worker, schedule and figures, started and stopped in order."""
 
+import logging
 import time
+from functools import partial
 from typing import Final, final
 
 from prometheus_client import CollectorRegistry
 
 from calidrift_analyzer.config import LOOPBACK, AnalyzerConfig, service_tokens
 from calidrift_analyzer.deploy import Courier, check_hook
-from calidrift_analyzer.errors import ConfigurationError
+from calidrift_analyzer.errors import ConfigurationError, StoreError
 from calidrift_analyzer.jobs import RealStages, Stages, Worker
 from calidrift_analyzer.records import JobRow
 from calidrift_analyzer.service._board import Board
 from calidrift_analyzer.service._gate import Gate
+from calidrift_analyzer.service._leftovers import remove_leftovers
 from calidrift_analyzer.service._limits import RateLimit
 from calidrift_analyzer.service._metrics import JobDurations, analyzer_registry
 from calidrift_analyzer.service._owner import StoreOwner
@@ -28,6 +31,7 @@ _PATIENCE_SECONDS: Final = 10.0
 """A command that holds the database when the service starts is no reason to give up."""
 _DEPLOY_SECONDS: Final = 60.0
 """Moves of commands while the service holds the database are noticed within this time."""
+_log = logging.getLogger(__name__)
 
 
 def load_tokens(config: AnalyzerConfig) -> TokenFile:
@@ -84,6 +88,10 @@ class Service:
 
     def start(self) -> None:
         """Begin to work."""
+        try:
+            self.owner.run(partial(remove_leftovers, config=self.config))
+        except (StoreError, OSError) as error:
+            _log.warning("what ended jobs left could not be removed: %s", error)
         self.worker.start()
         for courier in self._couriers.values():
             courier.start()

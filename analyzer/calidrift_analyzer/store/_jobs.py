@@ -211,9 +211,14 @@ class JobBook:
                 return document
         return {}
 
-    def begun(self, model: str, since_ns: int) -> tuple[int, int | None]:
-        """Count recalibrations begun since a moment, and tell when the last one ended."""
-        row = self._connection.rows(query("job_begun"), {"model": model, "since": since_ns})[0]
+    def begun(self, model: str, since_ns: int, now_ns: int) -> tuple[int, int | None]:
+        """Count recalibrations begun since a moment, and tell when the last one ended.
+
+        A job that lies in the future, because the clock was set back, counts as of now, or of the
+        first entry of the audit behind it: from when on it was noticed.
+        """
+        values = {"model": model, "since": since_ns, "now": now_ns}
+        row = self._connection.rows(query("job_begun"), values)[0]
         return int(row[0]), None if row[1] is None else int(row[1])
 
     def outcomes(self) -> Mapping[tuple[str, JobState], int]:

@@ -90,7 +90,7 @@ def test_names_follow_the_conventions(entry):
     assert not re.search(r"_(count|sum|bucket|info_total)$", entry.name)
     assert not entry.otel.endswith(("_total", "_ratio_total"))
     assert (entry.unit == "s") == ("_seconds" in entry.name)
-    assert (entry.unit == "By") == entry.name.endswith("_bytes")
+    assert (entry.unit == "By") == entry.name.removesuffix("_total").endswith("_bytes")
     assert not re.search(r"_(milliseconds|ms|percent|kb)(_|$)", entry.name)
     assert entry.name.startswith("calidrift_analyzer_") <= (entry.emitter is Emitter.ANALYZER)
     agents = (Emitter.AGENT, Emitter.SIDECAR, Emitter.FOLLOWER)

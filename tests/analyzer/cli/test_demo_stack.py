@@ -20,6 +20,7 @@ RESULT = StackResult(
     alerts=("CalidriftCoverageLow",),
     other_alerts=(),
     job=1,
+    first="000000-z",
     version="000001-a",
     candidate="sketch-mse",
     coverage_before=0.25,

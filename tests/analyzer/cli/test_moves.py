@@ -9,7 +9,7 @@ import pytest
 import uvicorn
 
 from calidrift_agent._registry import VersionLayout, read_pointer
-from calidrift_analyzer.cli._annotated import user_name
+from calidrift_analyzer.cli._person import user_name
 from calidrift_analyzer.config import load_config
 from calidrift_analyzer.cycle import save_report
 from calidrift_analyzer.jobs import freeze

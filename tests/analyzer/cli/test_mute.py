@@ -8,7 +8,8 @@ import time
 import numpy as np
 import pytest
 
-from calidrift_analyzer.cli._annotated import read_moment, read_span, user_name
+from calidrift_analyzer.cli._annotated import read_moment, read_span
+from calidrift_analyzer.cli._person import user_name
 from calidrift_analyzer.errors import ConfigurationError
 from calidrift_analyzer.records import Mute, VersionRow
 from calidrift_analyzer.store import Store

@@ -153,12 +153,22 @@ def wait_for(path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
-def test_the_child_ends_with_its_parent(tmp_path, number):
+def test_the_child_ends_with_its_parent_and_tidies_up(tmp_path, number, unmeasured):
+    kept, scratch = tmp_path / "kept", tmp_path / "scratch"
+    kept.mkdir()
+    scratch.mkdir()
+    (kept / "capture").write_bytes(b"of a person")
     code = (
+        "from pathlib import Path\n"
         "from calidrift_analyzer.contract import run_in_child\n"
-        f"run_in_child('jobs:waits', {{'path': {str(tmp_path / 'pid')!r}}})"
+        f"run_in_child('jobs:waits', {{'path': {str(tmp_path / 'pid')!r}}}, "
+        f"scratch=[Path({str(kept)!r})])"
     )
-    parent = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
+    parent = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stderr=subprocess.DEVNULL,
+        env={**unmeasured(), "TMPDIR": str(scratch)},
+    )
     child = wait_for(tmp_path / "pid.ready")
     assert alive(child)
 
@@ -170,3 +180,6 @@ def test_the_child_ends_with_its_parent(tmp_path, number):
             break
         time.sleep(0.05)
     assert not alive(child)
+    assert list(scratch.iterdir()) == []
+    # Whoever is interrupted removes its folders itself, behind the call.
+    assert kept.exists() == (number is signal.SIGINT)

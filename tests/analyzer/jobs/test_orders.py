@@ -122,6 +122,63 @@ def test_a_clock_that_was_set_back_makes_nobody_wait_for_it(seconds, refused, be
     assert ask(bench, key="b").refused is refused
 
 
+class Clock:
+    """A clock that is right, but for `ahead` days."""
+
+    def __init__(self, monkeypatch):
+        self.now = time.time_ns
+        self.ahead = 0.0
+        monkeypatch.setattr(time, "time_ns", lambda: self.now() + int(self.ahead * DAY_NS))
+
+
+DAY_NS = 86_400 * 10**9
+
+
+@pytest.mark.parametrize("told_before", [False, True], ids=["first refusal", "told before"])
+@pytest.mark.parametrize("days", [0.1, 0.9, 365.0])
+def test_a_clock_that_is_set_back_neither_lifts_the_daily_cap_nor_keeps_it_for_ever(
+    days, told_before, bench, monkeypatch
+):
+    bench.told(daily_cap=2)
+    clock = Clock(monkeypatch)
+    clock.ahead = days
+    for key in ("a", "b"):
+        end(bench, ask(bench, key=key).job)
+    if told_before:
+        assert ask(bench, key="c").refused
+
+    clock.ahead = 0.0
+    assert "within 24 hours" in ask(bench, key="c").sentence
+    clock.ahead = 0.99
+    assert "within 24 hours" in ask(bench, key="c").sentence
+    clock.ahead = 1.01
+    assert ask(bench, key="c").new
+
+
+def test_a_clock_that_is_set_forward_is_a_day_that_passed(bench, monkeypatch):
+    bench.told(daily_cap=1)
+    clock = Clock(monkeypatch)
+    end(bench, ask(bench).job)
+    assert ask(bench, key="b").refused
+
+    clock.ahead = 1.01
+
+    assert ask(bench, key="b").new
+
+
+def test_the_clock_of_one_model_is_that_of_all(bench, monkeypatch):
+    """What anybody does behind a job says how late it can have been at most."""
+    bench.told(daily_cap=1)
+    clock = Clock(monkeypatch)
+    clock.ahead = 365.0
+    end(bench, ask(bench).job)
+    clock.ahead = 0.0
+    ask(bench, "other", key="d")
+    clock.ahead = 1.01
+
+    assert ask(bench, key="b").new
+
+
 def test_a_job_that_never_began_counts_for_no_cool_down_and_no_cap(bench):
     bench.told(cool_down_seconds=3_600.0, daily_cap=1)
     ask(bench)

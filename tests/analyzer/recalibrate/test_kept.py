@@ -23,18 +23,19 @@ def test_what_is_replaced_meanwhile_is_still_read(captures):
     with kept(captures) as copies:
         for path in captures:
             path.unlink()
-        assert [path.read_bytes() for path in copies] == [b"0", b"1", b"2", b"3"]
-        assert [path.name for path in copies] == [path.name for path in captures]
-        assert copies[0].parent.parent.stat().st_mode & 0o777 == 0o700
+        assert [path.read_bytes() for path in copies.files] == [b"0", b"1", b"2", b"3"]
+        assert [path.name for path in copies.files] == [path.name for path in captures]
+        assert all(copies.folder in path.parents for path in copies.files)
+        assert copies.folder.stat().st_mode & 0o777 == 0o700
 
-    assert not any(path.exists() for path in copies)
+    assert not copies.folder.exists()
 
 
 def test_what_is_gone_already_is_left_out(captures):
     captures[1].unlink()
 
     with kept(captures) as copies:
-        assert [path.read_bytes() for path in copies] == [b"0", b"2", b"3"]
+        assert [path.read_bytes() for path in copies.files] == [b"0", b"2", b"3"]
 
 
 def test_what_cannot_be_copied_is_left_for_the_child_to_explain(captures):
@@ -42,7 +43,7 @@ def test_what_cannot_be_copied_is_left_for_the_child_to_explain(captures):
     captures[1].mkdir()
 
     with kept(captures) as copies:
-        assert copies[1] == captures[1]
+        assert copies.files[1] == captures[1]
 
 
 def test_the_child_reads_the_copies(captures, tmp_path, monkeypatch):
@@ -57,10 +58,11 @@ def test_the_child_reads_the_copies(captures, tmp_path, monkeypatch):
     )
     seen = []
 
-    def run_in_child(job, request, *, progress):
+    def run_in_child(job, request, *, progress, scratch):
         for path in captures:
             path.unlink()  # while the child still loads torch
         seen.extend(Path(path).read_bytes() for path in request["samples"])
+        assert all(scratch[0] in Path(path).parents for path in request["samples"])
         return {"candidates": []}
 
     monkeypatch.setattr(module, "run_in_child", run_in_child)

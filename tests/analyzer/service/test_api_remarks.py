@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from calidrift_agent._command_line import run
-from calidrift_analyzer.cli._annotated import user_name
+from calidrift_analyzer.cli._person import user_name
 from calidrift_analyzer.jobs import mark, mute, unmute
 from calidrift_analyzer.records import Marker, Mute
 from calidrift_analyzer.service._gate import user_header

@@ -36,15 +36,16 @@ assess_seconds = 3.0
 @final
 @dataclass(frozen=True, slots=True)
 class Secrets:
-    """Tokens of the analyzer: one to read, one to trigger."""
+    """Tokens of the analyzer: one to read, one to trigger, one to decide what serves."""
 
     read: str
     trigger: str
+    decide: str
 
     @classmethod
     def fresh(cls) -> "Secrets":
         """Make new ones."""
-        return cls(secrets.token_hex(32), secrets.token_hex(32))
+        return cls(*(secrets.token_hex(32) for _ in range(3)))
 
 
 def shortened(duration: str, speed: float) -> str:
@@ -141,7 +142,8 @@ class StackFiles:
         tokens.touch(mode=0o600)
         tokens.write_text(
             f'[demo]\nsecret = "{self.secrets.read}"\nscopes = ["read"]\n\n'
-            f'[alertmanager]\nsecret = "{self.secrets.trigger}"\nscopes = ["trigger"]\n',
+            f'[alertmanager]\nsecret = "{self.secrets.trigger}"\nscopes = ["trigger"]\n\n'
+            f'[operator]\nsecret = "{self.secrets.decide}"\nscopes = ["promote"]\n',
             encoding="utf-8",
         )
         for folder, secret in (

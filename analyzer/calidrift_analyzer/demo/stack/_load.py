@@ -33,6 +33,7 @@ class Served:
         loss: What the first of these got instead.
         answers: Good answers by version.
         first_ns: When the first answer of each version came, UTC.
+        newest: Version of the newest answer; empty before.
         slowest_seconds: The slowest answer.
     """
 
@@ -41,6 +42,7 @@ class Served:
     loss: tuple[str, ...]
     answers: dict[str, int]
     first_ns: dict[str, int]
+    newest: str
     slowest_seconds: float
 
 
@@ -66,6 +68,7 @@ class Load:
         self._lock = threading.Lock()
         self._answers: Counter[str] = Counter()
         self._first_ns: dict[str, int] = {}
+        self._newest = ""
         self._lost = 0
         self._loss: list[str] = []
         self._slowest = 0.0
@@ -113,6 +116,7 @@ class Load:
                 loss=tuple(self._loss),
                 answers=dict(self._answers),
                 first_ns=dict(self._first_ns),
+                newest=self._newest,
                 slowest_seconds=self._slowest,
             )
 
@@ -148,6 +152,7 @@ class Load:
         with self._lock:
             self._answers[version] += 1
             self._first_ns.setdefault(version, time.time_ns())
+            self._newest = version
             self._slowest = max(self._slowest, seconds)
 
     def _note_loss(self, what: str) -> None:

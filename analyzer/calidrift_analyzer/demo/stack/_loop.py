@@ -1,4 +1,7 @@
-"""The loop: from the shift of the traffic to the end of the alert, each step seen from outside."""
+"""The loop: from the shift of the traffic to the end of the alert, each step seen from outside.
+
+Then somebody rolls back, and forward again.
+"""
 
 import time
 from collections.abc import Callable
@@ -33,11 +36,19 @@ _COVERED: Final = 0.95
 """As in the rule `CalidriftCoverageLow`."""
 _LEAST_UNITS: Final = 30
 """Units of the new version from which its coverage is told."""
+_JUDGED_SECONDS: Final = 90.0
+_SETTLED_NS: Final = 4 * 10**9
+"""Two windows of the service."""
 _CALMER: Final = 3.0
 """The rush is over when the repair begins, which needs the cores of a small machine itself."""
 _FOR_MODEL: Final = f'{{model="{MODEL}"}}'
 _ALARM: Final = f"max(calidrift_drift_alarm{_FOR_MODEL})"
 _COVERAGE: Final = f"min(calidrift_request_coverage_ratio{_FOR_MODEL})"
+_SERVES: Final = "calidrift_agent_version_info"
+_ATTEMPTS: Final = f'calidrift_agent_version_attempts_total{{model="{MODEL}",outcome='
+_LOADED: Final = f'{_ATTEMPTS}"served"}} >= 2'
+"""The promoted version, and the one that was rolled back to."""
+_SHORT: Final = f'{_ATTEMPTS}"kernels_missing"}}'
 _STATES: Final = (
     ("captured requests are selected", JobState.RECALIBRATING),
     ("candidates are made", JobState.VALIDATING),
@@ -58,6 +69,7 @@ class Loop:
 
     Attributes:
         job: Number of the job that the alert led to; 0 before.
+        first: The version that served before; empty until it is seen.
         version: The version that was promoted; empty before.
         candidate: What it was before.
         alerts: Alerts that ask for new ranges and fired.
@@ -77,6 +89,7 @@ class Loop:
         self._stale = ""
         self._sent = 0
         self.job = 0
+        self.first = ""
         self.version = ""
         self.candidate = ""
         self.alerts: tuple[str, ...] = ()
@@ -105,18 +118,25 @@ class Loop:
                 "an alert fired before the traffic had shifted, so what follows would show "
                 "nothing; run it again with another --seed"
             )
+        [self.first] = self._until("the version that serves has a name", self._named)
         self.calm_seconds = round(time.monotonic() - began, 3)
         self._timeline = Timeline()
         self._load.shift(_SHIFTED)
         self._alarmed()
         self._repaired()
         self._restored()
+        self._taken_back()
 
     def _calm(self, units: int) -> float | None:
         """Whether Prometheus has a judgement of enough units, and no alarm."""
         found = self._ask.model()
         self._stale = found["profile"]
         return self._ask.value(f"{_ALARM} == 0") if found["units"] >= units else None
+
+    def _named(self) -> tuple[str, ...] | None:
+        """The version that the serving process says it serves, once it does."""
+        found = self._ask.names(f"{_SERVES}{_FOR_MODEL}", "version")
+        return found if len(found) == 1 else None
 
     def _alarmed(self) -> None:
         """Metrics, rule, Alertmanager, webhook."""
@@ -186,6 +206,48 @@ class Loop:
         self._timeline.note(
             "Alertmanager tells it", f"{sent} notifications in all, {failed} attempts failed"
         )
+
+    def _taken_back(self) -> None:
+        """Back to what served before, by the API, and forward again."""
+        sentence = self._ask.roll_back(None, "to show that it can be done")
+        self._timeline.note("somebody rolls back", sentence)
+        self._swapped("the serving process swaps back", self.first)
+        self._until("metrics name the version", lambda: self._shown(self.first))
+        loaded = self._until("its loads are counted", lambda: self._ask.value(_LOADED))
+        short = self._ask.value(_SHORT) or 0.0
+        self._timeline.note(
+            "metrics name the version",
+            f"{self.first}; loads that ran every planned INT8 kernel: {loaded:.0f}, that did not: "
+            f"{short:.0f}",
+        )
+        self._ask.roll_back(self.version, "that was the better one")
+        self._swapped("the promoted version serves again", self.version)
+        self._until("metrics name the version", lambda: self._shown(self.version))
+        since_ns = time.time_ns()
+        self._until("it is judged again", lambda: self._judged(since_ns), _JUDGED_SECONDS)
+        self._until("no alert is left", lambda: None if self._ask.firing() else True)
+
+    def _swapped(self, name: str, version: str) -> None:
+        """Wait until answers come from a version."""
+        self._until(name, lambda: self._load.served.newest == version or None, _SWAP_SECONDS)
+        self._timeline.note(name, f"answers come from {version}")
+
+    def _shown(self, version: str) -> float | None:
+        """Whether Prometheus and the analyzer know that a version serves."""
+        if self._named() != (version,) or self._ask.model()["version"] != version:
+            return None
+        return self._ask.value(f'{_SERVES}{{model="{MODEL}",version="{version}"}} == 1')
+
+    def _judged(self, since_ns: int) -> float | None:
+        """Coverage, once the analyzer has judged windows of what serves since a moment.
+
+        Before that it may still be about to judge the last windows of the version from before.
+        """
+        found = self._ask.model()
+        last_ns = moment_ns(found["last_window"])
+        if last_ns < since_ns + _SETTLED_NS or moment_ns(found["assessed"]) < last_ns:
+            return None
+        return self._covered()
 
     def _covered(self) -> float | None:
         """Coverage of the new version in Prometheus, once enough units of it were observed."""

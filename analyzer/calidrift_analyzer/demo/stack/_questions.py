@@ -35,12 +35,14 @@ class Questions:
         alertmanager: Its address.
         analyzer: Its address.
         token: The analyzer's token for reading.
+        decides: Its token for deciding what serves.
     """
 
     prometheus: str
     alertmanager: str
     analyzer: str
     token: str
+    decides: str
 
     def value(self, expression: str) -> float | None:
         """Give what an expression of one sample is now; `None` where it is nothing.
@@ -109,6 +111,24 @@ class Questions:
         """Give the analyzer's judgement of the model."""
         found: dict[str, Any] = self._of_analyzer(f"models/{MODEL}")
         return found
+
+    def roll_back(self, to: str | None, note: str) -> str:
+        """Let an earlier version of the model serve again, as a person would.
+
+        Args:
+            to: The version; where not given, the one before the current one.
+            note: Why.
+
+        Returns:
+            What the analyzer says to it.
+        """
+        request = urllib.request.Request(
+            f"{self.analyzer}/api/v1/models/{MODEL}/rollback",
+            json.dumps({"to": to, "note": note}).encode(),
+            {"Authorization": f"Bearer {self.decides}", "Content-Type": "application/json"},
+        )
+        with _OPENER.open(request, timeout=_TIMEOUT_SECONDS) as answer:
+            return str(json.loads(answer.read())["sentence"])
 
     def _of_analyzer(self, what: str) -> Any:
         return self._get(f"{self.analyzer}/api/v1/{what}", token=self.token)

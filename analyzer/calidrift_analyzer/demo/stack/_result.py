@@ -97,10 +97,11 @@ class StackResult:
         least_hold_seconds: As given.
         rules: What these made of the `for` of each alert.
         setup_seconds: From the start to the shift of the traffic, by step.
-        steps: The loop, from the shift to the end.
+        steps: The loop, from the shift to the end, and the way back and forward again.
         alerts: Alerts that fired and ask for new ranges.
         other_alerts: Other alerts that fired meanwhile.
         job: Number of the job that the alert led to.
+        first: Version that served before, and once more after the rollback.
         version: Version that serves in the end.
         candidate: What it was before.
         coverage_before: Request coverage when the alert fired.
@@ -125,6 +126,7 @@ class StackResult:
     alerts: tuple[str, ...]
     other_alerts: tuple[str, ...]
     job: int
+    first: str
     version: str
     candidate: str
     coverage_before: float | None

@@ -1,7 +1,7 @@
 """The demo's serving process: INT8 digits under `watch`, following the registry of its analyzer.
 
-`python -m calidrift_analyzer.demo.stack._serving FOLDER` serves the first version out of FOLDER on
-a free port of this machine, until SIGTERM. Versions that are promoted, or rolled back to, are
+`python -m calidrift_analyzer.demo.stack._serving FOLDER` serves what the registry in FOLDER names,
+on a free port of this machine, until SIGTERM. Versions that are promoted, or rolled back to, are
 loaded beside the requests and put into service between two of them: a request holds on to what
 served when it began.
 """
@@ -34,9 +34,11 @@ from calidrift_agent import (
     Watch,
     WatchOptions,
     follow,
+    open_version,
     request_context,
     watch,
 )
+from calidrift_agent.errors import RegistryError
 from calidrift_analyzer.backend import load_graph
 from calidrift_analyzer.demo._contract import REQUEST_ROWS, DigitsContract
 from calidrift_analyzer.demo._network import SIDE
@@ -48,7 +50,7 @@ from calidrift_analyzer.service import AnnouncedServer
 __all__ = ["BASELINE", "DigitsService", "create_app", "main"]
 
 BASELINE: Final = "baseline"
-"""Name of the version that serves before anything was promoted, and of its folder."""
+"""Name of what serves where nothing is in the registry, and of its folder."""
 
 _PICTURE_BYTES: Final = SIDE * SIDE * 4
 _MOST_BYTES: Final = REQUEST_ROWS * _PICTURE_BYTES
@@ -87,7 +89,11 @@ class DigitsService:
         self._seed = seed
         self._sample_rate = sample_rate
         self._inputs = DigitsContract(seed).example_inputs()
-        self._serving = self._watched(BASELINE, self._load_from(workdir.root / BASELINE))
+        self._first = _promoted(workdir)
+        name, folder = BASELINE, workdir.root / BASELINE
+        if self._first is not None:
+            name, folder = self._first.id, self._first.path
+        self._serving = self._watched(name, self._load_from(folder))
         self._follower: Follower | None = None
 
     @property
@@ -110,6 +116,7 @@ class DigitsService:
                 load=self._load,
                 run=self._run,
                 swap=self._swap,
+                serving=self._first,
                 options=FollowOptions(poll_seconds=_POLL_SECONDS, retry_seconds=_RETRY_SECONDS),
             )
         return self._follower
@@ -172,6 +179,14 @@ class DigitsService:
                 f"the demo shows what the agent sees, but here it is {'; '.join(report.notes)}"
             )
         return _Serving(version, deployed, watching)
+
+
+def _promoted(workdir: Workdir) -> Version | None:
+    """What the registry names; None where nothing was put there yet."""
+    try:
+        return open_version(workdir.registry, MODEL)
+    except RegistryError:
+        return None
 
 
 def create_app(service: DigitsService) -> FastAPI:

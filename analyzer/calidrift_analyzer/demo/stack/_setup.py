@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,16 +11,18 @@ from typing import Final, final
 import torch
 from safetensors.torch import save_file
 
-from calidrift_analyzer.backend import save_graph
+from calidrift_analyzer.backend import planned_layers, save_graph
 from calidrift_analyzer.contract import Progress
 from calidrift_analyzer.demo._contract import DigitsContract
 from calidrift_analyzer.demo._run import Narrator
 from calidrift_analyzer.demo._service import stale
 from calidrift_analyzer.demo._training import TrainOptions, train
+from calidrift_analyzer.demo._workdir import MODEL
 from calidrift_analyzer.demo.stack._files import StackFiles, shortened_rules
 from calidrift_analyzer.demo.stack._programs import ALERTMANAGER, PROMETHEUS, Programs
 from calidrift_analyzer.demo.stack._questions import Questions
 from calidrift_analyzer.demo.stack._result import Shortened, StackOptions
+from calidrift_analyzer.promote import adopt
 
 __all__ = ["Setup", "Standing"]
 
@@ -105,6 +108,7 @@ class Setup:
                 alertmanager=alertmanager,
                 analyzer=analyzer,
                 token=files.secrets.read,
+                decides=files.secrets.decide,
             )
             self._programs.wait(
                 "Prometheus has scraped the service and the analyzer",
@@ -143,6 +147,9 @@ class Setup:
             graph, profile = stale(network, contract)
         save_graph(graph, contract.example_inputs(), files.baseline / "model.pt2")
         profile.save(files.baseline / "profile.json")
+        # The registry knows what served first: a rollback can go to it.
+        kernels = Counter(one.name for one in planned_layers(graph))
+        adopt(files.baseline, kernels, files.workdir.registry, MODEL)
 
     def _start_service(self) -> str:
         self._programs.start(

@@ -32,7 +32,8 @@ def run_stack(
     A network is trained, quantized with low-light pictures, and served under `watch` by a process
     that follows its registry. Prometheus scrapes it and the analyzer; Alertmanager hands alerts to
     the analyzer's webhook. Then the traffic shifts, and everything else happens by itself: each
-    step is waited for where it can be seen from outside.
+    step is waited for where it can be seen from outside. Last, somebody rolls back to what served
+    before, and then forward again.
 
     Args:
         options: Folder, seed, and how much the times of rules and routes are shortened.
@@ -89,6 +90,7 @@ def _result(
         alerts=standing.questions.fired(),
         other_alerts=standing.questions.fired(repairs=False),
         job=loop.job,
+        first=loop.first,
         version=loop.version,
         candidate=loop.candidate,
         coverage_before=loop.coverage_before,

@@ -13,6 +13,7 @@ from starlette.responses import HTMLResponse
 
 import calidrift_agent
 from calidrift_analyzer.records import JobState, Verdict
+from calidrift_analyzer.service._advice import while_serving
 
 __all__ = ["ask", "asset", "coded", "figure", "link", "percent", "render", "spoken", "when"]
 
@@ -102,8 +103,8 @@ def link(*parts: object) -> str:
 def coded(text: str) -> markupsafe.Markup:
     """Set what stands between backticks as code.
 
-    >>> coded("run `calidrift select` <now>")
-    Markup('run <code>calidrift select</code> &lt;now&gt;')
+    >>> coded("run `calidrift serve` <now>")
+    Markup('run <code>calidrift serve</code> &lt;now&gt;')
     """
     parts = [markupsafe.escape(part) for part in text.split("`")]
     if len(parts) % 2 == 0:
@@ -167,6 +168,7 @@ def _environment() -> jinja2.Environment:
         when=when,
         spoken=spoken,
         coded=coded,
+        advised=while_serving,
         sign=_sign,
         tone=_state_class,
     )

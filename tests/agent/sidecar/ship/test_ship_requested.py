@@ -30,6 +30,19 @@ def files(site, one):
     }  # fmt: skip
 
 
+def counted(site):
+    """Captures and bytes as `/metrics` shows them."""
+    shown = {
+        sample.name: sample.value
+        for family in site.figures.families()
+        for sample in family.samples
+        if not sample.labels
+    }
+    return tuple(
+        shown[f"calidrift_agent_pushed_{what}_total"] for what in ("captures", "capture_bytes")
+    )
+
+
 def test_what_is_asked_for_is_sent_and_nothing_else(site, captured):
     one, blobs = captured
     site.analyzer.wanted = ["b c.safetensors.fernet"]
@@ -37,6 +50,8 @@ def test_what_is_asked_for_is_sent_and_nothing_else(site, captured):
     sent = files(site, one)
     assert set(sent) == {"b c.safetensors.fernet"}
     assert set(sent["b c.safetensors.fernet"]) == {blobs["b c.safetensors.fernet"]}
+    taken = len(sent["b c.safetensors.fernet"])
+    assert counted(site) == (taken, taken * len(blobs["b c.safetensors.fernet"]))
     site.check(one)
     site.analyzer.wanted = []
     count = len(sent["b c.safetensors.fernet"])
@@ -52,6 +67,7 @@ def test_nothing_is_sent_where_captures_may_not_leave(site, captured):
     site.analyzer.wanted = ["a.safetensors"]
     assert site.look() is None
     assert not site.analyzer.files
+    assert counted(site) == (0, 0)
     site.check(one)
 
 
@@ -90,6 +106,7 @@ def test_what_is_refused_is_not_sent_again(site, captured, caplog):
         one.close_windows(1)
     assert not site.analyzer.files
     assert caplog.text.count("will not take it") == 1
+    assert counted(site) == (0, 0)
     site.look_until_done()
     site.check(one)
 

@@ -26,7 +26,9 @@ def committed_rules():
 
 @pytest.fixture
 def files(tmp_path):
-    found = StackFiles(Workdir.prepare(tmp_path / "run", 0), Secrets("r" * 64, "t" * 64), 60.0)
+    found = StackFiles(
+        Workdir.prepare(tmp_path / "run", 0), Secrets("r" * 64, "t" * 64, "d" * 64), 60.0
+    )
     found.write_service()
     return found
 
@@ -142,6 +144,7 @@ def test_secrets_are_for_this_user_alone_and_new_each_time(files):
     assert {name: one["scopes"] for name, one in written.items()} == {
         "demo": ["read"],
         "alertmanager": ["trigger"],
+        "operator": ["promote"],
     }
     assert (files.alertmanager / "token").read_text() == written["alertmanager"]["secret"]
     assert (files.prometheus / "token").read_text() == written["demo"]["secret"]

@@ -11,6 +11,7 @@ from calidrift_analyzer.demo.stack._loop import Loop
 from calidrift_analyzer.demo.stack._programs import Programs
 from calidrift_analyzer.errors import RefusedError
 
+FIRST, SECOND = "000001-a", "000002-b"
 STATES = ("queued", "selecting", "recalibrating", "validating", "awaiting_approval", "promoted")
 
 
@@ -25,24 +26,42 @@ class Script:
         self.state, self.finished, self.sentence = "promoted", True, "version 1 serves"
         self.swapped = False
         self.sent = 0
+        self.serves = FIRST
+        self.told = []
+        self.heeds = True
+        self.looks = 0
+        self.behind = timedelta()
         self.began = datetime.now(UTC)
 
     # the traffic
     def shift(self, conditions):
         self.shifted = True
         self.alarm, self.alerts, self.states = 1.0, ("CalidriftDriftAlarm",), STATES
-        self.swapped, self.sent = True, 2
+        self.swapped, self.sent, self.serves = True, 2, SECOND
 
     def slow_down(self, factor):
         self.slower = factor
 
     @property
     def served(self):
-        first = {"000001-a": 5 * 10**18} if self.swapped else {}
-        return Served(10, 0, (), {"baseline": 10}, first, 0.1)
+        first = {SECOND: 5 * 10**18} if self.swapped else {}
+        return Served(10, 0, (), {FIRST: 10}, first, self.serves, 0.1)
 
     # the servers
+    def roll_back(self, to, note):
+        self.told.append(to)
+        if self.heeds:
+            self.serves = to or FIRST
+        return f"{self.serves} serves again"
+
+    def names(self, expression, label):
+        return (self.serves,)
+
     def value(self, expression):
+        if "version_attempts" in expression:
+            return 2.0 if "served" in expression else None
+        if "version_info" in expression:
+            return 1.0 if self.serves in expression else None
         if "coverage" in expression:
             return 0.99 if expression.endswith(">= 0.95") else 0.4
         wanted = float(expression.rpartition("==")[2])
@@ -53,7 +72,12 @@ class Script:
 
     def model(self):
         profile = "new" if self.shifted else "old"
-        return {"units": 100, "profile": profile, "version": "000001-a"}
+        return {"units": 100, "profile": profile, "version": self.serves, **self.judged()}
+
+    def judged(self):
+        self.looks += 1  # a second passes between two looks
+        last = datetime.now(UTC) + timedelta(seconds=self.looks)
+        return {"last_window": last.isoformat(), "assessed": (last + self.behind).isoformat()}
 
     def firing(self):
         found, self.alerts = self.alerts, ()
@@ -99,7 +123,7 @@ class Narrator:
 
 @pytest.fixture
 def turn(tmp_path, monkeypatch):
-    for name in ("_CALM_SECONDS", "_ALERT_SECONDS", "_SWAP_SECONDS"):
+    for name in ("_CALM_SECONDS", "_ALERT_SECONDS", "_SWAP_SECONDS", "_JUDGED_SECONDS"):
         monkeypatch.setattr(module, name, 0.3)
     script = Script()
     with Programs(tmp_path, 60.0) as programs:
@@ -108,7 +132,7 @@ def turn(tmp_path, monkeypatch):
 
 
 def test_every_step_is_noted_with_its_own_time(turn):
-    loop, _ = turn
+    loop, script = turn
 
     loop.go_round(60)
 
@@ -124,11 +148,20 @@ def test_every_step_is_noted_with_its_own_time(turn):
         "coverage is restored",
         "the alert resolves",
         "Alertmanager tells it",
+        "somebody rolls back",
+        "the serving process swaps back",
+        "metrics name the version",
+        "the promoted version serves again",
     ]
     took = {step.name: step.took_seconds for step in loop.steps}
     assert took["candidates are made"] == pytest.approx(1.0, abs=0.01)
     assert took["a version is promoted"] == pytest.approx(1.0, abs=0.01)
-    assert (loop.job, loop.version, loop.candidate) == (3, "000001-a", "sketch-mse")
+    assert (loop.job, loop.version, loop.candidate) == (3, SECOND, "sketch-mse")
+    assert (loop.first, script.told) == (FIRST, [None, SECOND])
+    told = {step.name: step.told for step in loop.steps}
+    assert told["metrics name the version"] == (
+        f"{FIRST}; loads that ran every planned INT8 kernel: 2, that did not: 0"
+    )
     assert loop.alerts == ("CalidriftDriftAlarm",)
     assert (loop.coverage_before, loop.coverage_after) == (0.4, 0.99)
     assert "the serving process swaps" in loop._narrator.told
@@ -166,8 +199,10 @@ def test_too_few_units_are_no_judgement(turn):
         ({"sent": 1}, "Alertmanager tells it"),
         ({"alerts": ()}, "a rule fires"),
         ({"states": ()}, "Alertmanager calls the webhook"),
+        ({"heeds": False}, "the serving process swaps back"),
+        ({"behind": timedelta(seconds=-1)}, "it is judged again"),
     ],
-    ids=["refused", "swap", "resolved", "rule", "webhook"],
+    ids=["refused", "swap", "resolved", "rule", "webhook", "rollback", "judged"],
 )
 def test_what_does_not_come_is_named(changes, told, turn):
     loop, script = turn

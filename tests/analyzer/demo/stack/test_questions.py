@@ -29,6 +29,7 @@ ANSWERS = {
     "/api/v1/jobs": {"items": [{"job": 2}, {"job": 1}]},
     "/api/v1/jobs/2": {"job": {"job": 2}},
     "/api/v1/models/digits": {"units": 3},
+    "/api/v1/models/digits/rollback": {"sentence": "000001-a serves again"},
 }
 
 
@@ -56,7 +57,11 @@ def asked(server):
 
     with server(answer) as (address, answers):
         found = Questions(
-            prometheus=address, alertmanager=address, analyzer=address, token="s3cret"
+            prometheus=address,
+            alertmanager=address,
+            analyzer=address,
+            token="s3cret",
+            decides="d3cide",
         )
         yield found, answers
 
@@ -92,6 +97,19 @@ def test_only_the_analyzer_gets_the_token(asked):
 
     sent = [headers.get("Authorization") for _, headers, _ in answers.asked]
     assert sent == ["Bearer s3cret"] * 3 + [None]
+
+
+def test_a_rollback_is_ordered_with_a_token_of_its_own(asked):
+    questions, answers = asked
+
+    assert questions.roll_back("000001-a", "why not") == "000001-a serves again"
+
+    [(path, headers, body)] = answers.asked
+    assert (path, headers["Authorization"]) == (
+        "/api/v1/models/digits/rollback",
+        "Bearer d3cide",
+    )
+    assert json.loads(body) == {"to": "000001-a", "note": "why not"}
 
 
 def test_moments_are_utc():

@@ -54,7 +54,10 @@ def test_the_overview_says_what_happened_and_what_to_do(drifted, pages):
     assert told["sentence"] in page.text
     assert "look at what recalibration 1 proposes, then approve or cancel it" in page.text
     point = pages.read(drifted.http.get("/models/net/points/a%3Ainput"))
-    assert "run calidrift select , then calidrift recalibrate" in point.text, "as code"
+    assert (
+        "order a recalibration, on the model's page or with calidrift jobs start" in point.text
+    ), "what works beside the service, as code"
+    assert "calidrift select" not in point.text + page.text
     assert "▲ drifted harmful" in page.text
     assert "Since" in page.text
     assert page.text.index("drifted harmful") < page.text.index("other has not been assessed")
