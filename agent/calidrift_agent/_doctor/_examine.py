@@ -154,7 +154,7 @@ def _serve(call: Callable[..., Any], request: Request, *, by_run: bool) -> None:
             call(None, kwargs)
         else:
             call(*args, **kwargs)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         text = " ".join(str(error).split())
         raise ConfigurationError(
             f"the model fails on its example inputs, {type(error).__name__}: {text}; give the "

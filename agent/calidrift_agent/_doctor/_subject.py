@@ -1,7 +1,15 @@
 """The user's model and example inputs, by name; whatever they do wrong becomes one sentence."""
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Callable,
+    Coroutine,
+    Generator,
+    Iterator,
+    Mapping,
+)
 from dataclasses import dataclass
 from importlib import import_module
 from itertools import islice
@@ -83,6 +91,11 @@ def _require_model(model: Any, factory: str) -> None:
             f"the factory {factory} returned {'None' if model is None else 'a list'}, but must "
             "return the model, or a tuple of the model and its example inputs"
         )
+    if isinstance(model, Generator | AsyncGenerator):
+        raise ConfigurationError(
+            f"the factory {factory} yields, but must return the model, or a tuple of the model "
+            "and its example inputs; write return instead of yield"
+        )
     if isinstance(model, type):
         raise ConfigurationError(
             f"the factory {factory} returned the class {model.__name__}, but must return a model; "
@@ -93,12 +106,19 @@ def _require_model(model: Any, factory: str) -> None:
 def _called(name: str, what: str) -> Any:
     call = _resolved(name, what)
     try:
-        return call()
+        found = call()
     except (Exception, SystemExit) as error:
         raise ConfigurationError(
             f"{what} {name} failed: {_told(error)}; it is called without arguments, in this "
             "process: correct it, and try it in Python"
         ) from error
+    if isinstance(found, Coroutine):
+        found.close()  # otherwise Python warns of it
+        raise ConfigurationError(
+            f"{what} {name} is an async function, but is called without an event loop; give an "
+            "ordinary function, which may use asyncio.run"
+        )
+    return found
 
 
 def _resolved(name: str, what: str) -> Callable[[], Any]:
@@ -134,10 +154,15 @@ def _resolved(name: str, what: str) -> Callable[[], Any]:
 
 
 def _requests(given: Any, name: str) -> tuple[Request, ...]:
+    if isinstance(given, AsyncIterator):
+        raise ConfigurationError(
+            f"the example inputs of {name} come from an asynchronous iterator, which needs an "
+            "event loop; give a list, or an ordinary iterator"
+        )
     several = isinstance(given, list | Iterator)
     try:
         items = list(islice(given, _MOST)) if several else [given]
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ConfigurationError(
             f"the example inputs of {name} cannot be read: {_told(error)}"
         ) from error

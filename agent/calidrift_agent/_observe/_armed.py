@@ -2,10 +2,10 @@
 
 import copy
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from threading import get_ident
 from types import FunctionType, MethodType
-from typing import Any, Final, final
+from typing import Any, Final, cast, final
 
 from torch import nn
 from torch.compiler import is_compiling
@@ -14,10 +14,19 @@ from calidrift_agent._observe._frames import never_compiled
 from calidrift_agent._observe._fused import FusedLayer, fused_layer, layer_call
 from calidrift_agent._observe._gate import Gate
 from calidrift_agent._observe._plan import Leaf, TreePlan
-from calidrift_agent._taps import Recorder, Tap, arm, disarm
+from calidrift_agent._taps import (
+    Recorder,
+    Tap,
+    arm,
+    class_forward,
+    copied_forward,
+    disarm,
+    hides_its_instance,
+    plain_forward,
+)
 
 # What a tap calls may come to stand among frames of the host that are being compiled.
-never_compiled(Recorder.observe, Recorder.observe_any, Recorder.observe_input)
+never_compiled(Recorder.observe, Recorder.observe_any, Recorder.observe_input, class_forward)
 
 Calls = dict[int, Recorder]
 """Thread to the recorder of the call that it is observing."""
@@ -74,6 +83,16 @@ class LiveTap(Tap):
 
     __slots__ = ("__weakref__",)  # torch.compile keeps references to what it looked at
 
+    def bind(self) -> Callable[..., Any]:
+        """Return the forward of the module's class, bound as Python binds it.
+
+        It may be replaced at any time. One that is a plain function is remembered: it is called
+        without this, as long as the class has it.
+        """
+        module = self._module
+        self._plain = plain_forward(type(module))
+        return cast(Callable[..., Any], class_forward(module))
+
     def arm(self) -> None:
         """Stand in the module, in front of a forward of its instance if it has one."""
         self.armed = True
@@ -95,12 +114,17 @@ class LiveTap(Tap):
         """
         self.armed = False
         attributes = self._module.__dict__
-        if attributes.get("forward") is not self:
+        found = attributes.get("forward")
+        if found is not self:
+            if self._is_foreign(found):
+                attributes["forward"] = _behind_taps(found)
             # Below a tap of another tree, which passes it over when it leaves; or lost.
             return self._stands()
         own = self.own
-        while isinstance(own, LiveTap) and not own.armed:
+        while isinstance(own, LiveTap) and not own.armed and not self._is_foreign(own):
             own = own.own
+        if self._is_foreign(own):
+            own = _behind_taps(own)
         if own is None:
             del attributes["forward"]
         else:
@@ -115,6 +139,10 @@ class LiveTap(Tap):
         self._calls = {}
         return successor
 
+    def _is_foreign(self, found: Any) -> bool:
+        """Whether the host read this as the forward of another module, and gave it to this one."""
+        return isinstance(found, LiveTap) and found._module is not self._module
+
     def _stands(self) -> bool:
         """Whether this tap is in the module, on top or below taps of other trees."""
         one = self._module.__dict__.get("forward")
@@ -126,7 +154,7 @@ class LiveTap(Tap):
 
     @property
     def __wrapped__(self) -> Any:
-        return self.own or MethodType(type(self._module).forward, self._module)
+        return class_forward(self._module) if self.own is None else self.own
 
     @property  # type: ignore[misc]
     def __class__(self) -> type[Any]:
@@ -151,10 +179,19 @@ class LiveTap(Tap):
         twin = memo.get(id(self._module))
         if twin is None:
             twin = copy.deepcopy(self._module, memo)
-        return MethodType(type(twin).forward, twin)
+        return copied_forward(twin)
 
     def __reduce__(self) -> Any:
+        if hides_its_instance(type(self._module)):
+            return copied_forward, (self._module,)
         return getattr, (self._module, "forward")
+
+
+def _behind_taps(found: Any) -> Any:
+    """Return what the host would have read, had there been no taps."""
+    while isinstance(found, LiveTap):
+        found = found.__wrapped__
+    return found
 
 
 @final

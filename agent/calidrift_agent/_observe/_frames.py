@@ -5,6 +5,8 @@ it. The host's frames must be seen by it exactly as without a watch, and the age
 otherwise they would be compiled with the host's, or the host's compiled once more. So the frame of
 the gate is marked to be passed over, and while the agent works nothing is looked at.
 
+The host's function modes are treated alike: they are shown its own calls of torch and no other.
+
 What is used of torch here is private: where a version of it lacks a part, calls that come from
 compiled code are passed on unseen, as `Gate` does while code is being traced.
 """
@@ -15,6 +17,8 @@ from types import FunctionType
 from typing import Any, Final, TypeVar, final
 
 import torch
+
+from calidrift_agent._taps import put_modes, take_modes
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 _FRAMES: Final[Any] = getattr(getattr(torch._C, "_dynamo", None), "eval_frame", None)
@@ -63,9 +67,10 @@ def never_compiled(*functions: Callable[..., Any]) -> None:
 
 @final
 class _Paused(threading.local):
-    """What compiles the frames of this thread's host, while the agent is at work."""
+    """What compiles the frames of this thread's host, and its modes, while the agent works."""
 
     compiler: Any = None
+    modes: tuple[Any, ...] = ()
 
 
 _paused: Final = _Paused()
@@ -73,21 +78,23 @@ _paused: Final = _Paused()
 
 @not_compiled
 def apart(work: Callable[..., Any], *args: Any) -> Any:
-    """Do the agent's work for a call that came from compiled code, without compiling any of it.
+    """Do the agent's work without compiling any of it, and without modes of the host.
 
-    The host's own code runs within it by `as_before`.
+    For a call that came from compiled code, or from within a function mode. The host's own code
+    runs within it by `as_before`.
 
     Raises:
         Exception: Whatever `work` raises.
     """
     # Nothing but functions in C may be called before the first line and after the last one.
     compiler = _set_compiler(None)
-    outer = _paused.compiler
-    _paused.compiler = compiler
+    outer, outer_modes = _paused.compiler, _paused.modes
+    _paused.compiler, _paused.modes = compiler, take_modes()
     try:
         return work(*args)
     finally:
-        _paused.compiler = outer
+        put_modes(_paused.modes)
+        _paused.compiler, _paused.modes = outer, outer_modes
         _set_compiler(compiler)
 
 
@@ -114,13 +121,14 @@ def as_before(
     Raises:
         Exception: Whatever `run` raises.
     """
-    compiler = _paused.compiler
-    if compiler is None:
+    compiler, modes = _paused.compiler, _paused.modes
+    if compiler is None and not modes:
         return run(*first, *args, **kwargs)
-    _paused.compiler = None
+    _paused.compiler, _paused.modes = None, ()
+    put_modes(modes)
     _set_compiler(compiler)
     try:
         return run(*first, *args, **kwargs)
     finally:
         _set_compiler(None)
-        _paused.compiler = compiler
+        _paused.compiler, _paused.modes = compiler, take_modes()

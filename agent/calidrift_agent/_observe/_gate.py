@@ -5,7 +5,7 @@ import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MethodType
-from typing import Any, Final, final
+from typing import Any, Final, cast, final
 
 from torch.compiler import is_compiling, is_dynamo_compiling, is_exporting
 from torch.fx import GraphModule
@@ -14,9 +14,17 @@ from calidrift_agent._observe._frames import (
     apart,
     as_before,
     compiler_of_frames,
+    never_compiled,
     not_compiled,
 )
 from calidrift_agent._observe._sampling import MASK, NO_DECISIONS
+from calidrift_agent._taps import (
+    class_forward,
+    copied_forward,
+    function_modes,
+    hides_its_instance,
+    plain_forward,
+)
 
 Observe = Callable[[int, tuple[Any, ...], Mapping[str, Any]], Any]
 """Called with the decision and the inputs of a call that is not an ordinary one."""
@@ -92,6 +100,7 @@ class Gate:
         "_attribute",
         "_counter",
         "_found",
+        "_ordinary",
         "calls",
         "decisions",
         "observe",
@@ -109,6 +118,10 @@ class Gate:
             self.own = None if _is_class_forward(self._found, owner) else self._found
         else:
             self.own = owner if attribute is None else getattr(owner, attribute)
+        # The owner and the forward of its class, where that is known to be a plain function and
+        # `own` is None: the ordinary case, and the shortest. (One attribute: each costs 20 ns.)
+        plain = plain_forward(type(owner)) if self.own is None else None
+        self._ordinary: tuple[Any, Callable[..., Any]] | None = plain and (owner, plain)
         self.decisions = NO_DECISIONS
         self.observe: Observe | None = None
         self.traced: Callable[[], None] | None = None
@@ -123,25 +136,53 @@ class Gate:
             if decision:
                 observe = self.observe
                 if observe is not None:
-                    if compiler_of_frames() is None:
+                    if compiler_of_frames() is None and not function_modes():
                         return observe(decision, args, kwargs)
                     return apart(observe, decision, args, kwargs)
+        ordinary = self._ordinary
+        if ordinary is not None:
+            owner, forward = ordinary
+            if type(owner).forward is forward:
+                return forward(owner, *args, **kwargs)
         own = self.own
-        if own is not None:
-            return own(*args, **kwargs)
+        return (self._bind() if own is None else own)(*args, **kwargs)
+
+    def _bind(self) -> Callable[..., Any]:
+        """Return the forward of the owner's class as Python binds it; it may change any time."""
         owner = self.owner
-        return type(owner).forward(owner, *args, **kwargs)
+        plain = plain_forward(type(owner))
+        known = None if self._ordinary is None else self._ordinary[1]
+        if plain is not known:  # written only then: torch.compile may be tracing this
+            self._ordinary = None if plain is None else (owner, plain)
+        return cast(Callable[..., Any], class_forward(owner))
 
     def original(self, /, *args: Any, **kwargs: Any) -> Any:
         """Run the forward that the gate stands for."""
-        if self.own is not None:
-            return as_before(self.own, (), args, kwargs)
-        return as_before(type(self.owner).forward, (self.owner,), args, kwargs)
+        own, owner = self.own, self.owner
+        if own is not None:
+            return as_before(own, (), args, kwargs)
+        ordinary = self._ordinary
+        if ordinary is not None and type(owner).forward is ordinary[1]:
+            return as_before(ordinary[1], (owner,), args, kwargs)
+        return as_before(self._bind(), (), args, kwargs)
 
     @property
     def attached(self) -> bool:
         """Whether the gate still stands where it was put; without an attribute it always does."""
         return self._attribute is None or self.owner.__dict__.get(self._attribute) is self
+
+    @property
+    def passed_by(self) -> bool:
+        """Whether its owner answers the attribute with something else although the gate is there.
+
+        A property or a `__getattribute__` of its class is asked for that, as a call would.
+        """
+        if self._attribute is None or not self.attached:
+            return False
+        try:
+            return getattr(self.owner, self._attribute) is not self
+        except Exception:
+            return True
 
     def attach(self) -> None:
         """Put the gate into its owner."""
@@ -174,9 +215,8 @@ class Gate:
 
     @property
     def __wrapped__(self) -> Callable[..., Any]:
-        if self.own is not None:
-            return self.own
-        return MethodType(type(self.owner).forward, self.owner)
+        own: Callable[..., Any] = class_forward(self.owner) if self.own is None else self.own
+        return own
 
     @property  # type: ignore[misc]
     def __class__(self) -> type[Any]:
@@ -194,7 +234,7 @@ class Gate:
         twin = memo.get(id(self.owner))
         if twin is None:
             twin = copy.deepcopy(self.owner, memo)
-        return MethodType(type(twin).forward, twin)
+        return copied_forward(twin)
 
     def __reduce__(self) -> Any:
         if self.own is not None:
@@ -202,7 +242,12 @@ class Gate:
         if isinstance(self.owner, GraphModule):
             # A graph module pickles its `__dict__` before itself and rebuilds its own forward.
             return _same, (None,)
+        if hides_its_instance(type(self.owner)):
+            return copied_forward, (self.owner,)
         return getattr, (self.owner, FORWARD)
+
+
+never_compiled(Gate._bind, class_forward)
 
 
 def _is_class_forward(found: object, model: object) -> bool:

@@ -127,7 +127,9 @@ class ReferenceModel:
             if served is not None:
                 call.comparison = self._compare(served, output, _frame_of(call))
             self._failures = 0
-        except Exception as error:
+        except KeyboardInterrupt:  # of the host, where it asks for a report
+            raise
+        except BaseException as error:  # also a `sys.exit`, which is not for this process
             if recorder is not None:
                 recorder.failed = True
             self._failures += 1

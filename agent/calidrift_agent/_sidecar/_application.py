@@ -47,6 +47,10 @@ class MetricsApplication:
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request (WSGI)."""
+        if environ.get("REQUEST_METHOD") == "HEAD":
+            status, headers, body = self._answer({**environ, "REQUEST_METHOD": "GET"})
+            start_response(status, [*headers, ("Content-Length", str(len(body)))])
+            return []
         status, headers, body = self._answer(environ)
         start_response(status, headers)
         return [body]

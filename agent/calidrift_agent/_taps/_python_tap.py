@@ -21,7 +21,7 @@ class Tap:
         armed: Whether it stands in the module.
     """
 
-    __slots__ = ("_calls", "_forward", "_input", "_module", "_output", "armed", "own")
+    __slots__ = ("_calls", "_forward", "_input", "_module", "_output", "_plain", "armed", "own")
 
     def __init__(
         self, module: nn.Module, input_point: int, output_point: int, calls: dict[int, Any]
@@ -31,8 +31,13 @@ class Tap:
         self._output = output_point
         self._calls = calls
         self._forward: Callable[..., Any] | None = None
+        self._plain: Callable[..., Any] | None = None
         self.own: Any = None
         self.armed = False
+
+    def bind(self) -> Callable[..., Any]:
+        """Return the forward of the module's class, bound; see `LiveTap`."""
+        raise NotImplementedError
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """Run the forward behind the tap, and observe it for a call that is being observed."""
@@ -47,7 +52,11 @@ class Tap:
             output = forward(*args, **kwargs)
         else:
             module = self._module
-            output = type(module).forward(module, *args, **kwargs)
+            forward = type(module).forward
+            if forward is self._plain:
+                output = forward(module, *args, **kwargs)
+            else:
+                output = self.bind()(*args, **kwargs)
         if recorder is not None and self._output >= 0:
             recorder.observe(self._output, output)
         return output

@@ -11,6 +11,7 @@ from torch.utils._pytree import tree_leaves
 
 from calidrift_agent._points import Frame
 from calidrift_agent._taps._codes import CodeReading
+from calidrift_agent._taps._function_modes import function_modes, put_modes, take_modes
 from calidrift_agent._taps._harvest import Harvest
 from calidrift_agent._taps._ledger import Ledger
 from calidrift_agent._taps._measure import is_observable, of_one_row
@@ -138,6 +139,7 @@ class Recorder:
         comparing them.)
         """
         started = perf_counter_ns()
+        modes = take_modes() if function_modes() else None  # of the host
         try:
             # Python that runs between two layers finds its caches cold: 0.3 us per step. So the
             # ordinary case is short, and what can be looked at later is.
@@ -179,6 +181,8 @@ class Recorder:
             else:
                 self.fail(error)
         finally:
+            if modes is not None:
+                put_modes(modes)
             self._own_ns += perf_counter_ns() - started
 
     def note_passed(self, *values: object) -> None:
@@ -205,6 +209,7 @@ class Recorder:
                 nothing.
         """
         started = perf_counter_ns()
+        modes = take_modes()
         try:
             later = prepare()
             if later is not None:
@@ -212,6 +217,7 @@ class Recorder:
         except Exception as error:
             self.fail(error)
         finally:
+            put_modes(modes)
             self._own_ns += perf_counter_ns() - started
 
     def fail(self, error: Exception) -> None:

@@ -13,6 +13,8 @@ from calidrift_agent._watch._taken_in import TAKEN_IN
 
 _ENOUGH_CALLS: Final = 20
 """Observed calls after which a point that never fired is worth a sentence."""
+_LONG_SECONDS: Final = 60.0
+"""How long a watch may be without any call before that is worth a sentence."""
 _SHOWN: Final = 4
 """Points that it names."""
 
@@ -39,6 +41,29 @@ def silence_of(fired: Mapping[str, bool], calls: int) -> tuple[str, ...]:
         f"{calls} observed calls: either no call reaches these layers, or they are called past the "
         "model's own forward (as `generate` calls an encoder), and such calls are not seen; "
         "nothing is known of their ranges",
+    )
+
+
+def absence_of(calls: int, seconds: float, way: str) -> tuple[str, ...]:
+    """A sentence about calls that do not come, once they could have.
+
+    Args:
+        calls: Calls that were seen, observed or not.
+        seconds: How long they could have come.
+        way: How they come, where they are seen.
+
+    Example:
+        >>> absence_of(0, 59.9, "its forward"), absence_of(1, 60.0, "its forward")
+        ((), ())
+        >>> absence_of(0, 60.0, "its forward")[0][:50]
+        'no call came through its forward in 60 s: either t'
+    """
+    if calls or seconds < _LONG_SECONDS:
+        return ()
+    return (
+        f"no call came through {way} in {seconds:.0f} s: either there are no requests, or they "
+        "call something else of it (another method, a part of it), and such calls are not seen; "
+        "watch what they call",
     )
 
 
@@ -74,6 +99,14 @@ class Active:
             found = {}
         return MappingProxyType({**found, **view.skipped})
 
+    def absence(self, calls: int, seconds: float) -> tuple[str, ...]:
+        """A sentence where no call was seen; see `absence_of`."""
+        if self.engine.stopped is not None or self.gate.passed_by or self.engine.taken_in.happened:
+            return ()  # which says it all
+        attribute = self.attachment.seat.attribute
+        way = "the watch, which has to be called" if attribute is None else f"its {attribute}"
+        return absence_of(calls, seconds, way)
+
     def notes(self) -> tuple[str, ...]:
         """Sentences for the report."""
         notes = list(self.view.notes)
@@ -91,5 +124,11 @@ class Active:
             notes.append(
                 "the model's forward was replaced after watch: calls are observed only where the "
                 "new one passes them on to the old one"
+            )
+        elif self.gate.passed_by:
+            notes.append(
+                f"calls are not seen: the class of the model answers "
+                f"{self.attachment.seat.attribute!r} itself (a property, `__getattribute__`), so "
+                "that nothing can be put in their way; call the watch, or watch what it calls"
             )
         return tuple(notes)

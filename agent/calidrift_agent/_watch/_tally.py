@@ -97,7 +97,9 @@ class Tally:
             self._observe_reference(call)
             stage = Stage.DRAIN
             self._fold(call, buffer, ratio)
-        except Exception as error:
+        except KeyboardInterrupt:  # of the host, where it asks for a report
+            raise
+        except BaseException as error:  # also a `sys.exit` of what is replayed
             self._ledger.failed(stage, error)
         finally:
             for recorder in (call.ranges, call.clips):

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
@@ -98,11 +98,24 @@ class Watch:
             notes=(
                 (self._note,)
                 if active is None
-                else (*active.notes(), *silence_of(fired, observed_calls))
+                else (*active.notes(), *self._silence(active, meta, total, fired))
             ),
             unread_calls=0 if active is None else active.engine.books.tally.unread,
             cost=None if active is None else cost_of(active.engine, active.storage),
             references=() if active is None else reference_units(active.storage, meta.points),
+        )
+
+    @staticmethod
+    def _silence(
+        active: Active, meta: StateMeta, total: Window, fired: Mapping[str, bool]
+    ) -> tuple[str, ...]:
+        """Sentences about calls that did not come, and points that did not fire."""
+        requests = total.requests
+        calls = int(requests[RequestColumn.SEEN] + requests[RequestColumn.STEPS])
+        seconds = (time.time_ns() - meta.started_ns) * 1e-9
+        return (
+            *active.absence(calls, seconds),
+            *silence_of(fired, int(requests[RequestColumn.OBSERVED])),
         )
 
     def flush(self) -> Window:

@@ -103,6 +103,15 @@ def test_a_model_that_fails_on_its_inputs():
     assert "forward" not in vars(model)
 
 
+def test_a_model_that_ends_the_process_on_its_inputs():
+    class Leaves(Forked):
+        def forward(self, x):
+            raise SystemExit(4)
+
+    with pytest.raises(ConfigurationError, match="fails on its example inputs, SystemExit: 4"):
+        examine(subject(Leaves(), torch.ones(2, 4)), Prescription(requests=4))
+
+
 def test_what_is_no_model():
     with pytest.raises(AttachError):
         examine(Subject(7, (Request((), {}),)), Prescription())

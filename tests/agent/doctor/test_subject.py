@@ -51,6 +51,19 @@ def asks(size):
 def three():
     return 1, 2, 3
 
+def yields():
+    yield nn.Linear(4, 2)
+
+async def waits():
+    return nn.Linear(4, 2), torch.ones(3, 4)
+
+async def trickles():
+    yield torch.ones(1, 4)
+
+def exits():
+    yield torch.ones(1, 4)
+    raise SystemExit(2)
+
 value = 7
 """
 
@@ -93,6 +106,12 @@ def test_inputs_of_their_own_win_and_may_be_several(module):
         ("{}:leaves", None, "failed: SystemExit"),
         ("{}:three", None, "returned a tuple of 3"),
         ("{}:Shop.build", None, "there are no example inputs"),
+        ("{}:yields", None, "the factory .*:yields yields, but must return .* return instead of"),
+        ("{}:trickles", None, "the factory .*:trickles yields, but must return"),
+        ("{}:waits", None, "the factory .*:waits is an async function, .* asyncio.run"),
+        ("{}:build", "{}:waits", "--inputs .*:waits is an async function"),
+        ("{}:build", "{}:trickles", "come from an asynchronous iterator"),
+        ("{}:build", "{}:exits", "cannot be read: SystemExit: 2"),
         ("{}:build", "{}:nothing", "gave no example inputs"),
         ("{}:build", "{}:breaks", "cannot be read: KeyError"),
         ("{}:build", "{}:fails", "--inputs .*:fails failed"),

@@ -96,6 +96,14 @@ def test_other_methods_and_paths(exposition):
     assert ask(application, "/else")[0].startswith("404")
 
 
+@pytest.mark.parametrize("path", ["/metrics", "/healthz", "/else"])
+def test_head_is_get_without_the_body(exposition, path):
+    application = MetricsApplication(exposition, None)
+    status, headers, body = ask(application, path)
+    expected = {**headers, "Content-Length": str(len(body))}
+    assert ask(application, path, REQUEST_METHOD="HEAD") == (status, expected, b"")
+
+
 def test_a_directory_that_cannot_be_read_is_counted(tmp_path, clock):
     exposition = Exposition(SidecarOptions((tmp_path / "late",)), clock=clock)
     assert "calidrift_agent_scrape_errors_total 0.0" in exposition.text()

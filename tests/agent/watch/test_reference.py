@@ -224,6 +224,11 @@ def test_the_reference_may_be_the_served_module_itself(watch_all):
     assert ReferenceFigures.of(watch.snapshot()[1].requests).sqnr_db > 90
 
 
+class Leaving(nn.Module):
+    def forward(self, x):
+        raise SystemExit(3)
+
+
 class Raising(nn.Module):
     def forward(self, x):
         raise ValueError("no")
@@ -240,7 +245,7 @@ class Words(nn.Module):
 
 
 @pytest.mark.parametrize(
-    "reference", [Raising(), Larger(), Words()], ids=lambda one: one._get_name()
+    "reference", [Raising(), Leaving(), Larger(), Words()], ids=lambda one: one._get_name()
 )
 def test_errors_of_the_reference_cost_only_the_comparison(watch_all, reference, caplog):
     served = network()
@@ -254,6 +259,33 @@ def test_errors_of_the_reference_cost_only_the_comparison(watch_all, reference, 
     assert report.active
     assert any("no longer run: it failed 5 times" in note for note in report.notes)
     assert len(caplog.records) == 1
+
+
+def test_what_a_shadow_pass_exits_with_does_not_end_the_drain(watch_all, monkeypatch):
+    served = torch.compile(network(), backend="eager")
+    serve(served, requests(1))
+    watch = watch_all(served)
+
+    def leaves(call):
+        raise SystemExit(3)
+
+    monkeypatch.setattr(watch._active.engine.books.tally.shadow, "run", leaves)
+    serve(served, requests(3))
+    assert errors(watch.snapshot()[1], Stage.SHADOW) == 3
+    assert watch.report().active
+
+
+def test_an_interrupt_of_the_host_goes_through(watch_all):
+    class Interrupted(nn.Module):
+        def forward(self, x):
+            raise KeyboardInterrupt
+
+    served = network()
+    watch = watch_all(served, reference=Interrupted())
+    serve(served, requests(1))
+    with pytest.raises(KeyboardInterrupt):
+        watch.report()
+    assert watch.report().active
 
 
 def test_an_error_now_and_then_does_not_end_it(watch_all):

@@ -12,7 +12,7 @@ from calidrift_agent._sketch import CELLS, packed_table
 from calidrift_agent._taps._stride import LEAST, SAMPLE_LIMIT, SHARE, WHOLE_LIMIT
 from calidrift_agent._vocabulary import COUNT_COLUMNS, VALUE_COLUMNS, CountColumn, ValueColumn
 
-PROTOCOL: Final = 2
+PROTOCOL: Final = 3
 """What this version of the package expects of the built file; another one is left alone."""
 _COLUMNS: Final = (
     COUNT_COLUMNS,

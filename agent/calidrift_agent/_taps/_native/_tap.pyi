@@ -43,6 +43,7 @@ class Tap:
     armed: bool
     _calls: dict[int, Any]
     _forward: Callable[..., Any] | None
+    _plain: Callable[..., Any] | None
     _module: nn.Module
     _input: int
     _output: int

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define PROTOCOL 2 /* what `_native/__init__.py` expects */
+#define PROTOCOL 3 /* what `_native/__init__.py` expects */
 
 Plan native_plan;
 Columns native_columns;

@@ -2,7 +2,7 @@
 #include "native.h"
 
 static PyObject *word_forward, *word_strip, *word_observe_any, *word_observe_input, *word_arm,
-    *word_disarm;
+    *word_disarm, *word_bind;
 
 int native_tap_words(void)
 {
@@ -12,6 +12,7 @@ int native_tap_words(void)
     word_observe_input = PyUnicode_InternFromString("observe_input");
     word_arm = PyUnicode_InternFromString("arm");
     word_disarm = PyUnicode_InternFromString("disarm");
+    word_bind = PyUnicode_InternFromString("bind");
     return PyErr_Occurred() ? -1 : 0;
 }
 
@@ -19,6 +20,7 @@ typedef struct {
     PyObject_HEAD
     PyObject *calls;   /* thread -> recorder of the call that it is observing */
     PyObject *forward; /* what is called; NULL or None for the forward of the module's class */
+    PyObject *plain;   /* the forward of the module's class, once known to be a plain function */
     PyObject *module;
     PyObject *own; /* what stood in the module's __dict__ before, or None */
     Py_ssize_t input, output;
@@ -50,6 +52,7 @@ static int tap_traverse(TapObject *self, visitproc visit, void *arg)
     Py_VISIT(Py_TYPE((PyObject *)self));
     Py_VISIT(self->calls);
     Py_VISIT(self->forward);
+    Py_VISIT(self->plain);
     Py_VISIT(self->module);
     Py_VISIT(self->own);
     return 0;
@@ -59,6 +62,7 @@ static int tap_clear(TapObject *self)
 {
     replace(&self->calls, NULL);
     replace(&self->forward, NULL);
+    replace(&self->plain, NULL);
     replace(&self->module, NULL);
     replace(&self->own, NULL);
     return 0;
@@ -85,6 +89,15 @@ static PyObject *call_forward(TapObject *self, PyObject *args, PyObject *kwargs)
     forward = PyObject_GetAttr((PyObject *)Py_TYPE(self->module), word_forward);
     if (forward == NULL)
         return NULL;
+    if (forward != self->plain) { /* a static method, say: bound by Python itself */
+        Py_DECREF(forward);
+        forward = PyObject_CallMethodObjArgs((PyObject *)self, word_bind, NULL);
+        if (forward == NULL)
+            return NULL;
+        result = PyObject_Call(forward, args, kwargs);
+        Py_DECREF(forward);
+        return result;
+    }
     Py_ssize_t count = PyTuple_Size(args);
     PyObject *bound = PyTuple_New(count + 1);
     if (bound == NULL) {
@@ -162,6 +175,7 @@ static PyObject *tap_call(TapObject *self, PyObject *args, PyObject *kwargs)
 static PyMemberDef tap_members[] = {
     {"_calls", T_OBJECT, offsetof(TapObject, calls), 0, NULL},
     {"_forward", T_OBJECT, offsetof(TapObject, forward), 0, NULL},
+    {"_plain", T_OBJECT, offsetof(TapObject, plain), 0, NULL},
     {"_module", T_OBJECT, offsetof(TapObject, module), READONLY, NULL},
     {"_input", T_PYSSIZET, offsetof(TapObject, input), READONLY, NULL},
     {"_output", T_PYSSIZET, offsetof(TapObject, output), READONLY, NULL},
