@@ -1,6 +1,6 @@
 """ONNX Runtime sessions: a row is replayed beside the request, on a second session."""
 
-from typing import Any, Final
+from typing import Any, Final, final
 
 from calidrift_agent._attach._attachment import Attachment, AttachRequest
 from calidrift_agent._attach._fitting import (
@@ -8,19 +8,28 @@ from calidrift_agent._attach._fitting import (
     require_instrument,
     require_unwatched,
 )
-from calidrift_agent._observe import Seat, SessionShadow
+from calidrift_agent._observe import (
+    FLOAT_NOISE,
+    QUANTIZED_NOISE,
+    CheckedSession,
+    Outlook,
+    Seat,
+    SessionShadow,
+    Shadow,
+)
 from calidrift_agent._onnx import (
     Blueprint,
     FeedReader,
     Network,
     Survey,
+    draw_outputs,
     draw_up,
     fingerprint_of_network,
     is_session,
     read_session,
     survey,
 )
-from calidrift_agent._taps import PointTable
+from calidrift_agent._taps import Ledger, PointTable
 from calidrift_agent._vocabulary import Strategy
 from calidrift_agent.errors import AttachError
 
@@ -38,6 +47,7 @@ def attach(request: AttachRequest) -> Attachment:
     session, profile = request.model, request.profile
     require_unwatched(session, _RUN)
     network = Network(read_session(session))
+    _require_same_names(session, network)
     found = survey(network)
     if not found.points:
         reasons = "; ".join(f"{name}: {why}" for name, why in found.skipped.items())
@@ -46,9 +56,9 @@ def attach(request: AttachRequest) -> Attachment:
             f"product or embedding that can be replayed{f' ({reasons})' if reasons else ''}; give "
             "the model of another part, or quantize in the QDQ format"
         )
+    names = [one.point.name for one in found.points]
     if profile is not None:
         require_instrument(profile)
-        names = [one.point.name for one in found.points]
         profile.require_fits(names, fingerprint_of_network(network))
     table = PointTable.of(
         [(one.point.name, one.point.aliases) for one in found.points],
@@ -58,17 +68,61 @@ def attach(request: AttachRequest) -> Attachment:
     blueprint = draw_up(found, table.clips)
     fixed = _fixed_batches(blueprint)
     types = {one.name: one.type for one in session.get_inputs()}
+    from_file = network.source.folder is not None
+    outlook = Outlook(names, names, edges=False) if from_file else None
+    whole = _Whole(network, frozenset(info.name for info in blueprint.inputs))
+    noise = QUANTIZED_NOISE if found.quantized else FLOAT_NOISE
+
+    def make_shadow(ledger: Ledger) -> Shadow:
+        shadow = SessionShadow(blueprint, table, ledger, fixed)
+        if outlook is None:
+            return shadow
+        return CheckedSession(shadow, whole, outlook, noise)
+
     return Attachment(
         tuple(one.point for one in found.points),
         found.discovery,
         table,
         Strategy.BESIDE,
-        lambda ledger: SessionShadow(blueprint, table, ledger, fixed),
-        False,
+        make_shadow,
+        from_file,
         (*profile_notes(profile), *_notes(found, blueprint)),
         Seat(session, _RUN),
         reader=FeedReader(types, frozenset(info.name for info in blueprint.inputs)),
+        outlook=outlook,
     )
+
+
+def _require_same_names(session: Any, network: Network) -> None:
+    """Refuse a file that was replaced by a model with other inputs or outputs.
+
+    Raises:
+        AttachError: The session has other ones than the file.
+    """
+    fed = {one.name for one in session.get_inputs()}
+    given = [one.name for one in session.get_outputs()]
+    if network.source.folder is None or (fed == set(network.inputs) and given == network.outputs):
+        return
+    raise AttachError(
+        f"{network.source.name} holds a model with other inputs or outputs than the session that "
+        "was made from it: the file was replaced since; make the session anew and watch that one"
+    )
+
+
+@final
+class _Whole:
+    """Draws the graph with its outputs once, and lets go of the file's weights then."""
+
+    def __init__(self, network: Network, copied: frozenset[str]) -> None:
+        self._network: Network | None = network
+        self._copied = copied
+
+    def __call__(self) -> Blueprint | None:
+        """The graph; None where it needs inputs that are not copied."""
+        network, self._network = self._network, None
+        whole = None if network is None else draw_outputs(network)
+        copied = whole is not None and {one.name for one in whole.inputs} <= self._copied
+        return whole if copied else None
 
 
 def _fixed_batches(blueprint: Blueprint) -> frozenset[int]:

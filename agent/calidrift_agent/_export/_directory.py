@@ -20,7 +20,7 @@ from calidrift_agent._export._families import (
     agent_families,
 )
 from calidrift_agent._export._shown import ShownPoints
-from calidrift_agent._state import ModelState, StateDirectory
+from calidrift_agent._state import ModelState, ShownLog, StateDirectory
 from calidrift_agent.errors import ConfigurationError
 
 
@@ -30,6 +30,11 @@ class ModelSource(Protocol):
     @property
     def damaged(self) -> tuple[str, ...]:
         """What could not be read the last time, one sentence each."""
+        ...
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """The directories, where the choice of points is kept."""
         ...
 
     def read(self) -> tuple[ModelState, ...]:
@@ -59,7 +64,8 @@ class StateDirectoryCollector(Collector):
     Args:
         directory: The `state_dir` of the watches; it need not exist yet. Or a reader of one or
             several such folders.
-        max_points: Points per model that appear one by one, see `ShownPoints`.
+        max_points: Points per model that appear one by one, see `ShownPoints`. Which of a larger
+            model do is kept in the directory, so that all collectors of it show the same ones.
 
     Raises:
         ConfigurationError: `max_points` is negative.
@@ -77,8 +83,7 @@ class StateDirectoryCollector(Collector):
         self._directory: ModelSource = (
             StateDirectory(directory) if isinstance(directory, Path | str) else directory
         )
-        self._max_points = max_points
-        self._shown: dict[str, ShownPoints] = {}
+        self._shown = ShownPoints(max_points, ShownLog(self._directory.folders))
         self._failures = ScrapeFailures()
 
     def describe(self) -> Iterable[Family]:
@@ -101,8 +106,7 @@ class StateDirectoryCollector(Collector):
                 own = FamilyTable()
                 snapshot = _snapshot(model)
                 with self._failures.lock:
-                    shown = self._shown.setdefault(model.meta.model, ShownPoints(self._max_points))
-                    rows = shown.rows(snapshot)
+                    rows = self._shown.rows(snapshot)
                 add_snapshot(own, snapshot, rows)
                 table.absorb(own)
             except Exception as error:
@@ -117,5 +121,7 @@ def _snapshot(model: ModelState) -> ExportSnapshot:
         total=model.total,
         recent_absmax=model.recent_absmax,
         state_age_seconds=model.age_seconds,
-        living=LivingFigures(model.points_expected, model.points_observed, model.states),
+        living=LivingFigures(
+            model.points_expected, model.points_observed, model.states, model.present
+        ),
     )

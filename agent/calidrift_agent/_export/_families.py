@@ -47,11 +47,13 @@ class LivingFigures:
         points_expected: Points that they attached to.
         points_observed: Points that have fired in one of them.
         states: How many of them are in each state; 0 everywhere: there is no living one.
+        points: Names of the points that one of them has; empty: not known.
     """
 
     points_expected: int
     points_observed: int
     states: Mapping[AgentState, int]
+    points: frozenset[str] = frozenset()
 
 
 @final

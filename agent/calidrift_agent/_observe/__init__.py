@@ -3,6 +3,11 @@
 from calidrift_agent._observe._armed import renew_lock
 from calidrift_agent._observe._arrays import ArrayReader
 from calidrift_agent._observe._beside import Beside, CallReader
+from calidrift_agent._observe._checked_session import (
+    FLOAT_NOISE,
+    QUANTIZED_NOISE,
+    CheckedSession,
+)
 from calidrift_agent._observe._compare import Comparison, compare_outputs, first_tensor
 from calidrift_agent._observe._context import (
     RequestContext,
@@ -36,7 +41,9 @@ from calidrift_agent._observe._twin import is_compiled
 
 __all__ = [
     "DECISIONS",
+    "FLOAT_NOISE",
     "NOTHING",
+    "QUANTIZED_NOISE",
     "SALT_BYTES",
     "SEES_COMPILED_CALLS",
     "STEP_LIMIT",
@@ -44,6 +51,7 @@ __all__ = [
     "Beside",
     "CallCounter",
     "CallReader",
+    "CheckedSession",
     "ClipShadow",
     "CodeShadow",
     "Comparison",

@@ -3,7 +3,7 @@
 Nothing here imports onnx or onnxruntime before a model of theirs is met.
 """
 
-from calidrift_agent._onnx._blueprint import Blueprint, draw_up
+from calidrift_agent._onnx._blueprint import Blueprint, draw_outputs, draw_up
 from calidrift_agent._onnx._extra import Session, is_session
 from calidrift_agent._onnx._feeds import FeedReader
 from calidrift_agent._onnx._fingerprint import fingerprint_of_network
@@ -21,6 +21,7 @@ __all__ = [
     "Session",
     "Survey",
     "TensorPoint",
+    "draw_outputs",
     "draw_up",
     "fingerprint_of_network",
     "is_session",

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Final, final
 
 from calidrift_agent._onnx._extra import onnx_package
-from calidrift_agent._onnx._network import Network, reads, renamed
+from calidrift_agent._onnx._network import Network, is_random, reads, renamed
 from calidrift_agent._onnx._survey import Survey
 from calidrift_agent._profile import ClipBound
 
@@ -110,6 +110,35 @@ def draw_up(survey: Survey, clips: Sequence[ClipBound | None]) -> Blueprint:
         taps=tuple(taps),
         ranges=tuple(range_taps),
         clips=tuple(clip_taps),
+    )
+
+
+def draw_outputs(network: Network) -> Blueprint | None:
+    """Return the graph as it is, with its outputs as taps; None where that says nothing.
+
+    It says nothing of a model that draws random numbers: no two runs of it agree.
+
+    Cost: weights are copied once.
+    """
+    if any(is_random(node) for node in network.nodes):
+        return None
+    nodes = _needed(network.nodes, set(network.outputs))
+    used = {name for node in nodes for name in reads(node)} | set(network.outputs)
+    constants, weights = _initializers(network, used)
+    taps = tuple(Tap(name, None) for name in network.outputs)
+    model = network.source.model
+    return Blueprint(
+        nodes=tuple(nodes),
+        constants=tuple(constants),
+        weights=weights,
+        inputs=tuple(info for name, info in network.inputs.items() if name in used),
+        opset_import=tuple(model.opset_import),
+        ir_version=model.ir_version,
+        folder=None if network.source.folder is None else str(network.source.folder),
+        opset=network.opset,
+        taps=taps,
+        ranges=tuple(range(len(taps))),
+        clips=tuple(range(len(taps))),
     )
 
 

@@ -66,7 +66,7 @@ class Network:
             for slot, name in slots:
                 if name:
                     self.readers.setdefault(name, []).append((index, slot))
-            if any(name in self.varying for _, name in slots) or _is_random(node):
+            if any(name in self.varying for _, name in slots) or is_random(node):
                 self.varying.update(node.output)
             self.producers.update({name: index for name in node.output if name})
 
@@ -163,5 +163,6 @@ def _free(body: Any) -> list[str]:
     return [name for node in body.node for name in reads(node) if name not in own]
 
 
-def _is_random(node: Any) -> bool:
+def is_random(node: Any) -> bool:
+    """Whether a node draws random numbers, itself or in its nested graphs."""
     return node.op_type in RANDOM or any(one.op_type in RANDOM for one in nested(node))

@@ -8,6 +8,8 @@ from typing import Final, final
 from torch import nn
 from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
+from torch.nn.parameter import UninitializedParameter
+from torch.nn.utils import parametrize
 
 from calidrift_agent._points._ao_modules import is_dynamic_layer, is_dynamic_recurrent
 from calidrift_agent._vocabulary import Role
@@ -42,6 +44,12 @@ _SKIPPED: Final[tuple[tuple[type[nn.Module], str], ...]] = (
 )
 
 
+_NO_FACTORS: Final = (nn.LayerNorm, nn.RMSNorm, parametrize.ParametrizationList)
+"""Modules whose own parameters no input is multiplied with as a matrix."""
+_FUNCTIONAL: Final = (
+    "its forward uses parameters of its own ({}), and not a layer that holds them: what they are "
+    "multiplied with, if with anything, cannot be tapped"
+)
 _SCRIPTED: Final = (
     "it is a TorchScript module, which runs its layers itself: none of them can be tapped"
 )
@@ -73,7 +81,8 @@ class Discovery:
 
     Attributes:
         points: The points, in the order of `named_modules` (of the graph, for a quantized graph).
-        skipped: Module name to the reason why a module that looks quantizable has no point.
+        skipped: Module name to the reason why a module that looks quantizable has no point, or
+            that owns matrices which no layer holds.
     """
 
     points: tuple[Point, ...]
@@ -131,6 +140,10 @@ def discover_modules(model: nn.Module, *, outputs: bool) -> Discovery:
         if reason is not None:
             skipped[first] = reason
             continue
+        roles = tuple(_roles(module, outputs=outputs))
+        own = () if roles else _own_weights(module)
+        if own:
+            skipped[first] = _FUNCTIONAL.format(", ".join(own))
         points.extend(
             Point(
                 name=f"{first}:{role}",
@@ -138,7 +151,7 @@ def discover_modules(model: nn.Module, *, outputs: bool) -> Discovery:
                 module=first,
                 aliases=tuple(f"{other}:{role}" for other in others),
             )
-            for role in _roles(module, outputs=outputs)
+            for role in roles
         )
     return Discovery(points=tuple(points), skipped=MappingProxyType(skipped))
 
@@ -190,6 +203,24 @@ def _roles(module: nn.Module, *, outputs: bool) -> Iterator[Role]:
             yield Role.OUTPUT
     elif isinstance(module, _OUTPUT_TYPES):
         yield Role.OUTPUT
+
+
+def _own_weights(module: nn.Module) -> tuple[str, ...]:
+    """Names of the matrices that a module owns itself (stacked experts, say), for its own use.
+
+    A leading 1 is that of a tensor which is added to a batch, as embeddings of positions are.
+    """
+    if isinstance(module, _NO_FACTORS):
+        return ()
+    return tuple(
+        name
+        for name, parameter in module.named_parameters(recurse=False)
+        if parameter.is_floating_point()
+        and not isinstance(parameter, UninitializedParameter)
+        and parameter.dim() >= 2
+        and parameter.shape[0] > 1
+        and sum(size > 1 for size in parameter.shape) >= 2
+    )
 
 
 def _is_complex(module: nn.Module) -> bool:

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final, final
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -124,6 +125,10 @@ class _Kept:
     @property
     def damaged(self) -> tuple[str, ...]:
         return self._directories.damaged
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        return self._directories.folders
 
     def read(self) -> tuple[ModelState, ...]:
         self.models = ()  # nothing old, should this fail

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import socket
 import socketserver
 import ssl
 import threading
+import time
 from typing import Any, Final, final
 from wsgiref.simple_server import WSGIRequestHandler
 
@@ -17,6 +19,7 @@ from calidrift_agent._sidecar._options import ListenOptions
 from calidrift_agent.errors import ConfigurationError
 
 MOST_CONNECTIONS: Final = 32
+CONNECTION_SECONDS: Final = 10.0
 _POLL_SECONDS: Final = 0.1
 _log = logging.getLogger("calidrift_agent")
 
@@ -25,12 +28,14 @@ _log = logging.getLogger("calidrift_agent")
 class MetricsServer(ThreadingWSGIServer):
     """Listens from the moment it is made; answers from `start()` on.
 
-    A client that is slow, or that never finishes its TLS handshake, holds one thread for ten
-    seconds and nobody else; of more than `MOST_CONNECTIONS` at once the rest is hung up on.
+    A client that is slow in whatever way (a TLS handshake that never ends, a byte every few
+    seconds) holds one of `MOST_CONNECTIONS` threads until its time is over, and is then hung up
+    on; so is whoever comes while all are taken.
 
     Args:
         options: Where to listen.
         application: What to answer.
+        connection_seconds: Time that a connection may take from beginning to end.
 
     Raises:
         ConfigurationError: The address cannot be listened on, or the TLS files cannot be used.
@@ -38,7 +43,14 @@ class MetricsServer(ThreadingWSGIServer):
 
     request_queue_size = 2 * MOST_CONNECTIONS
 
-    def __init__(self, options: ListenOptions, application: MetricsApplication) -> None:
+    def __init__(
+        self,
+        options: ListenOptions,
+        application: MetricsApplication,
+        connection_seconds: float = CONNECTION_SECONDS,
+    ) -> None:
+        self._seconds = connection_seconds
+        self._deadlines: dict[socket.socket, float] = {}
         self._slots = threading.BoundedSemaphore(MOST_CONNECTIONS)
         context = _tls(options)
         try:
@@ -91,10 +103,11 @@ class MetricsServer(ThreadingWSGIServer):
         if not self._slots.acquire(blocking=False):
             self.shutdown_request(request)
             return
+        self._deadlines[request] = time.monotonic() + self._seconds
         try:
             super().process_request(request, client_address)
         except BaseException:
-            self._slots.release()
+            self._release(request)
             raise
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
@@ -102,7 +115,20 @@ class MetricsServer(ThreadingWSGIServer):
         try:
             super().process_request_thread(request, client_address)
         finally:
-            self._slots.release()
+            self._release(request)
+
+    def service_actions(self) -> None:
+        """Hang up on those whose time is over; asked a few times a second."""
+        now = time.monotonic()
+        for request, deadline in self._deadlines.copy().items():
+            if now >= deadline:
+                with contextlib.suppress(OSError):  # it ended at this moment
+                    # Past TLS, whose objects belong to the thread of the connection.
+                    socket.socket.shutdown(request, socket.SHUT_RDWR)
+
+    def _release(self, request: socket.socket) -> None:
+        self._deadlines.pop(request, None)
+        self._slots.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that hung up or spoke another protocol is no reason to print a traceback."""
@@ -111,7 +137,7 @@ class MetricsServer(ThreadingWSGIServer):
 
 @final
 class _Handler(WSGIRequestHandler):
-    timeout = 10
+    timeout = CONNECTION_SECONDS
 
     def log_message(self, format: str, *args: Any) -> None:
         """Requests are not logged."""

@@ -6,6 +6,7 @@ from calidrift_agent._state._directory import ModelState, StateDirectory
 from calidrift_agent._state._figures import ReferenceFigures
 from calidrift_agent._state._meta import PointMeta, StateMeta, boot_id, new_process_id
 from calidrift_agent._state._reader import ReadResult, StateReader, scan
+from calidrift_agent._state._shown import ShownLog, admitted
 from calidrift_agent._state._sweep import SweepOptions, SweepReport, sweep
 from calidrift_agent._state._window import (
     NO_WINDOW,
@@ -40,6 +41,7 @@ __all__ = [
     "ReadResult",
     "ReferenceFigures",
     "SegmentCount",
+    "ShownLog",
     "StateDirectories",
     "StateDirectory",
     "StateMeta",
@@ -50,6 +52,7 @@ __all__ = [
     "SweepReport",
     "Window",
     "WindowBuffer",
+    "admitted",
     "boot_id",
     "decode_push",
     "empty_values",

@@ -30,11 +30,13 @@ class FleetSum:
 
     Workers of two versions of a model may run side by side, and the dead ones may have had other
     points than the living. Counts of equal names add. The bounds of a point are those of the
-    first process that has it, in the order: `first`, then the one that started last.
+    first process that has any, in the order: `first`, then the one that started last; one without
+    a profile hides nobody's. Of a point that a living process has, only the living are asked.
 
     Args:
         first: The process whose identity and points come first.
         others: The other processes, in any order.
+        living: Those of them that live, `first` too if it does.
 
     Example:
         >>> from calidrift_agent._vocabulary import Instrument, Strategy
@@ -47,12 +49,13 @@ class FleetSum:
         ['b', 'c', 'a']
     """
 
-    def __init__(self, first: StateMeta, others: Sequence[StateMeta]) -> None:
-        points: dict[str, PointMeta] = {}
-        newest_first = sorted(others, key=lambda meta: meta.started_ns, reverse=True)
-        for meta in (first, *newest_first):
-            for point in meta.points:
-                points.setdefault(point.name, point)
+    def __init__(
+        self, first: StateMeta, others: Sequence[StateMeta], living: Sequence[StateMeta] = ()
+    ) -> None:
+        newest_first = [first, *sorted(others, key=_started_ns, reverse=True)]
+        points = _bounded(newest_first)
+        alive = {meta.process for meta in living}
+        points.update(_bounded([meta for meta in newest_first if meta.process in alive]))
         self.meta = replace(first, points=tuple(points.values()))
         self._rows = {name: row for row, name in enumerate(points)}
         self._total = Window.empty(len(points))
@@ -104,6 +107,24 @@ class FleetSum:
         cells = np.zeros((points, CELLS), np.int64)
         counts[rows], values[rows], cells[rows] = window.counts, window.values, window.cells
         return replace(window, counts=counts, values=values, cells=cells)
+
+
+def _started_ns(meta: StateMeta) -> int:
+    return meta.started_ns
+
+
+def _bounded(metas: Sequence[StateMeta]) -> dict[str, PointMeta]:
+    """All points by name, each with the first bounds that one of these has for it."""
+    points: dict[str, PointMeta] = {}
+    for meta in metas:
+        for point in meta.points:
+            known = points.setdefault(point.name, point)
+            if known.observed_bound is None and point.observed_bound is not None:
+                known = replace(known, observed_bound=point.observed_bound)
+            if known.clip_lo is None and point.clip_lo is not None:
+                known = replace(known, clip_lo=point.clip_lo, clip_hi=point.clip_hi)
+            points[point.name] = known
+    return points
 
 
 def _add_segments(

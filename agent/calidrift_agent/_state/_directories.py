@@ -83,7 +83,8 @@ def _joined(parts: Sequence[ModelState]) -> ModelState:
     if len(parts) == 1:
         return parts[0]
     first = max(parts, key=lambda part: (part.alive > 0, part.meta.started_ns))
-    fleet = FleetSum(first.meta, [part.meta for part in parts])
+    living = [part for part in parts if part.alive]
+    fleet = FleetSum(first.meta, [part.meta for part in parts], [part.meta for part in living])
     recent = np.full(len(fleet.meta.points), -np.inf)
     weighted, at_work = 0.0, 0
     for part in parts:
@@ -104,4 +105,5 @@ def _joined(parts: Sequence[ModelState]) -> ModelState:
         alive=sum(part.alive for part in parts),
         dead=sum(part.dead for part in parts),
         states={state: sum(part.states.get(state, 0) for part in parts) for state in AgentState},
+        present=frozenset[str]().union(*(part.present for part in living or [first])),
     )

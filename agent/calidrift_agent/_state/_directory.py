@@ -54,6 +54,8 @@ class ModelState:
             one wrote; None without one.
         points_expected: Points of the process that `meta` is of.
         points_observed: Points that have fired in a living process.
+        present: Names of the points that a living process has; of the one that `meta` is of where
+            none lives.
         alive: Living processes.
         dead: Dead processes whose files are still there.
         states: What the living processes are doing.
@@ -68,6 +70,7 @@ class ModelState:
     alive: int
     dead: int
     states: Mapping[AgentState, int]
+    present: frozenset[str]
 
 
 @final
@@ -116,6 +119,11 @@ class StateDirectory:
         self._carried: dict[Path, tuple[int, Carried]] = {}
         self._recent: dict[str, _Recent] = {}
         self.damaged: tuple[str, ...] = ()
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """The directory."""
+        return (self._folder,)
 
     def read(self, now_ns: int | None = None) -> tuple[ModelState, ...]:
         """Everything the directory says at one moment, by model name.
@@ -276,7 +284,8 @@ def _model(carried: Carried | None, processes: list[_Process], now_ns: int) -> M
     if own is None:
         raise ValueError("a model without any process")
     others = [process.meta for process in processes]
-    fleet = FleetSum(own, [*others, *([] if carried is None else [carried.meta])])
+    peers = [process.meta for process in living]
+    fleet = FleetSum(own, [*others, *([] if carried is None else [carried.meta])], peers)
     recent = np.full(len(fleet.meta.points), -np.inf)
     fired = np.zeros(len(fleet.meta.points), np.bool_)
     if carried is not None:
@@ -300,4 +309,5 @@ def _model(carried: Carried | None, processes: list[_Process], now_ns: int) -> M
         alive=len(living),
         dead=len(processes) - len(living),
         states={state: states.count(state) for state in AgentState},
+        present=frozenset(point.name for meta in peers or [own] for point in meta.points),
     )

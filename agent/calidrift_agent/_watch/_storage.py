@@ -108,8 +108,13 @@ class Storage:
 
     @property
     def killed(self) -> bool:
-        """Whether the kill file is there (a `stat`, 2 us)."""
-        return self._directory is not None and (self._directory / KILL_FILE).exists()
+        """Whether the kill file is there (a `stat`, 2 us); not where that cannot be told."""
+        if self._directory is None:
+            return False
+        try:
+            return (self._directory / KILL_FILE).exists()
+        except OSError:
+            return False  # a directory that was closed to this user: writing to it will tell
 
     def write_open(self, buffer: WindowBuffer) -> None:
         """Write the open window as it stands."""

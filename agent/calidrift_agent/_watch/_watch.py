@@ -374,6 +374,13 @@ def _meta(
 def _why_off(disabled: bool, folder: Path | None) -> str | None:
     if disabled:
         return f"switched off by {_environment.CALIDRIFT_DISABLED}"
-    if folder is not None and (folder / KILL_FILE).exists():
-        return f"switched off by the kill file {folder / KILL_FILE}"
-    return None
+    if folder is None:
+        return None
+    try:
+        killed = (folder / KILL_FILE).exists()
+    except OSError as error:
+        raise ConfigurationError(
+            f"state_dir {folder} cannot be looked into ({error.strerror}); give a folder that this "
+            "user may enter, read and write"
+        ) from error
+    return f"switched off by the kill file {folder / KILL_FILE}" if killed else None

@@ -5,6 +5,7 @@ import re
 import pytest
 
 from calidrift_agent._export import CATALOGUE, Emitter, MetricType, metric
+from calidrift_agent._export._families import agent_families
 
 # The names that users build dashboards on; agent_* and analyzer_* may grow.
 PUBLIC = {
@@ -115,3 +116,11 @@ def test_lookup_by_name():
     assert metric("calidrift_drift_alarm").emitter is Emitter.ANALYZER
     with pytest.raises(KeyError):
         metric("calidrift_surprise")
+
+
+def test_the_text_format_has_classic_histograms_only():
+    exponential = [entry for entry in CATALOGUE if entry.type is MetricType.EXPONENTIAL]
+    assert exponential, "they go over OTLP"
+    described = {family.name: family.type for family in agent_families()}
+    assert set(described.values()) <= {"counter", "gauge", "histogram"}
+    assert not {entry.name for entry in exponential} & described.keys()

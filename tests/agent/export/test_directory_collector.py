@@ -216,6 +216,33 @@ def test_many_points(work, tmp_path):
         StateDirectoryCollector(tmp_path, max_points=-1)
 
 
+def test_a_newcomer_without_a_profile_hides_nobodys_bound(work, tmp_path):
+    work(10, 3.0)
+    work.clock[0] += 5.0
+    newcomer = work(4, 1.0, points=tuple(PointMeta(point.name) for point in POINTS))
+    found = scrape(StateDirectoryCollector(tmp_path))
+    assert found["calidrift_observed_bound", "net", "conv:input"] == 2.0
+    assert found["calidrift_exceedances_total", "net", "conv:input"] == 2
+    assert found["calidrift_clip_bound", "net", "conv:input"] == 3.0
+    newcomer.close()
+    work.clock[0] += 5.0
+    work(1, 1.0, points=(PointMeta("conv:input", 7.0), PointMeta("fc:input")))
+    found = scrape(StateDirectoryCollector(tmp_path))
+    assert found["calidrift_observed_bound", "net", "conv:input"] == 7.0, "the newest that has one"
+
+
+def test_bounds_of_the_dead_are_not_those_of_the_living(work, tmp_path):
+    work(10, 3.0, alive=False)
+    assert ("calidrift_clip_bound", "net", "conv:input") in scrape(
+        StateDirectoryCollector(tmp_path)
+    )
+    work.clock[0] += 5.0
+    work(4, 1.0, points=(PointMeta("conv:input", 5.0),))
+    found = scrape(StateDirectoryCollector(tmp_path))
+    assert found["calidrift_observed_bound", "net", "conv:input"] == 5.0
+    assert ("calidrift_clip_bound", "net", "conv:input") not in found
+
+
 def test_scraped_by_many_threads_and_in_a_forked_child(work, tmp_path):
     work(3, np.float64(1.0))
     collector = StateDirectoryCollector(tmp_path)

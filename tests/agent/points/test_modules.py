@@ -149,3 +149,31 @@ def test_a_module_beside_a_torchscript_one_with_a_longer_name_is_observed():
     model = nn.ModuleDict({"part": scripted(nn.Linear(4, 4), "scripted"), "part2": nn.Linear(4, 4)})
 
     assert names(model) == ["part2:input"]
+
+
+class Experts(nn.Module):
+    """Keeps the matrices of several experts stacked, and a matrix and a bias beside them."""
+
+    def __init__(self):
+        super().__init__()
+        self.up = nn.Parameter(torch.randn(4, 8, 8))
+        self.bias = nn.Parameter(torch.randn(8))
+        self.token = nn.Parameter(torch.randn(1, 1, 8))
+        self.positions = nn.Parameter(torch.randn(1, 6, 8))
+        self.counts = nn.Parameter(torch.ones(2, 2, dtype=torch.int64), requires_grad=False)
+        self.gate = nn.Linear(8, 4)
+
+
+def test_matrices_that_no_layer_holds_are_mentioned():
+    found = discover(nn.Sequential(Experts(), nn.Linear(8, 8)))
+    assert [point.name for point in found.points] == ["0.gate:input", "1:input"]
+    assert list(found.skipped) == ["0"]
+    assert "parameters of its own (up)" in found.skipped["0"]
+
+
+def test_norms_and_parametrizations_own_no_such_matrices():
+    weighted = nn.utils.parametrizations.weight_norm(nn.Linear(8, 8))
+    norms = [nn.LayerNorm((6, 8)), nn.RMSNorm((6, 8)), nn.BatchNorm1d(6), nn.PReLU(6)]
+    lazy = nn.Module()
+    lazy.weight = nn.UninitializedParameter()
+    assert not discover(nn.Sequential(weighted, *norms, lazy)).skipped

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 from pathlib import Path
@@ -162,6 +163,39 @@ def test_too_many_connections_are_hung_up_on(exposition):
     finally:
         server.stop()
     assert server.url == f"http://127.0.0.1:{port}/metrics"
+
+
+def test_clients_that_drip_are_hung_up_on_when_their_time_is_over(exposition):
+    """Each sends a byte long before any `recv` times out."""
+    server = MetricsServer(ListenOptions(port=0), MetricsApplication(exposition, None), 1.0)
+    address, done = server.server_address[:2], threading.Event()
+    server.start()
+    held = [socket.create_connection(address, timeout=20) for _ in range(MOST_CONNECTIONS)]
+
+    def drip():
+        while not done.wait(0.2):
+            for one in held:
+                with contextlib.suppress(OSError):
+                    one.send(b"a")
+
+    dripping = threading.Thread(target=drip)
+    try:
+        for one in held:
+            one.sendall(b"GET /metrics?")
+        dripping.start()
+        for one in held:
+            with contextlib.suppress(ConnectionResetError):
+                while one.recv(4096):
+                    pass
+        with socket.create_connection(address, timeout=20) as scraper:
+            scraper.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
+            assert b"".join(iter(lambda: scraper.recv(4096), b"")).endswith(b"ok\n")
+    finally:
+        done.set()
+        dripping.join()
+        for one in held:
+            one.close()
+        server.stop()
 
 
 def test_connections_give_their_places_back(exposition):

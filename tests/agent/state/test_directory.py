@@ -259,3 +259,21 @@ def test_reading_leaves_nothing_open(worker, tmp_path):
     for thread in threads:
         thread.join()
     assert descriptors() == before
+
+
+def test_a_process_with_the_pid_of_a_dead_one_is_another(worker, tmp_path):
+    directory, pid = StateDirectory(tmp_path), os.getpid()
+    early = worker(0.0, pid=pid).serve(5, 5.0, absmax=9.0).die()
+    late = worker(6.0, pid=pid).serve(7, 8.0, absmax=2.0)
+    assert early.meta.pid == late.meta.pid
+    assert early.meta.process != late.meta.process
+    (model,) = directory.read(9 * SECOND)
+    assert (model.alive, model.dead) == (1, 1)
+    assert model.meta.process == late.meta.process
+    assert model.total.requests[RequestColumn.SEEN] == 12
+    sweep(tmp_path, SweepOptions(retention_seconds=0.0), now_ns=9 * SECOND)
+    assert [early.path.exists(), late.path.exists()] == [False, True]
+    late.serve(1, 140.0, absmax=2.0)
+    (model,) = directory.read(141 * SECOND)
+    assert model.recent_absmax.max() == 2.0, "not the maximum of the dead one"
+    assert model.total.requests[RequestColumn.SEEN] == 13

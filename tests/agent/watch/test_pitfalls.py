@@ -122,3 +122,9 @@ def test_no_graph_is_kept_alive(net, x, watch_all):
     assert total.counts.dtype == "int64"  # float32 stops counting at 2^24
     assert given.grad is not None
     assert all(parameter.grad is not None for parameter in net.parameters())
+
+
+@pytest.mark.parametrize("path", SERVING, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_no_copy_is_left_under_way(path):
+    # Its reader would have to wait for the device first.
+    assert "non_blocking" not in path.read_text(encoding="utf-8")

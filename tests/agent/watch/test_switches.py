@@ -1,12 +1,15 @@
 """Off by the environment, by a file, by `close`; and what `watch` refuses."""
 
+import errno
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
 from calidrift_agent import CaptureOptions, calibrate
 from calidrift_agent._profile import CalibrationProfile
-from calidrift_agent._vocabulary import RequestColumn
+from calidrift_agent._vocabulary import RequestColumn, Stage
 from calidrift_agent._watch import WatchOptions, watch
 from calidrift_agent._watch._report import Reference
 from calidrift_agent.errors import AttachError, ConfigurationError, ProfileMismatchError
@@ -161,3 +164,38 @@ class TestProfile:
     def test_with_a_bound_missing(self, net, bounded, watch_all):
         watch = watch_all(net, profile=bounded(conv__input=1.0, fc__input=None))
         assert any("1 of 2 points" in note for note in watch.report().notes)
+
+
+def test_a_state_directory_that_cannot_be_looked_into_is_one_sentence(net, monkeypatch, tmp_path):
+    with pytest.raises(ConfigurationError, match=r"cannot be looked into \(File name too long\)"):
+        watch(net, name="net", state_dir=tmp_path / ("x" * 300))
+    closed_to_this_user(monkeypatch)
+    with pytest.raises(ConfigurationError, match=r"cannot be looked into .* may enter, read and"):
+        watch(net, name="net", state_dir=tmp_path)
+    assert "forward" not in net.__dict__
+
+
+def test_a_state_directory_that_is_closed_later_switches_nothing_off(
+    net, x, watch_all, tmp_path, monkeypatch
+):
+    watch = watch_all(net, state_dir=tmp_path)
+    closed_to_this_user(monkeypatch)
+    net(x)
+    watch._active.engine.tick()
+    report = watch.report()
+    assert report.active
+    assert report.observed_calls == 1
+    first = RequestColumn.ERROR_FIRST
+    assert not watch.snapshot()[1].requests[first : first + len(Stage)].any()
+
+
+def closed_to_this_user(monkeypatch):
+    """What `chmod 0` does to anybody but root."""
+    exists = Path.exists
+
+    def refused(path, **options):
+        if path.name == "DISABLED":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return exists(path, **options)
+
+    monkeypatch.setattr(Path, "exists", refused)

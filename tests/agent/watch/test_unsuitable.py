@@ -213,3 +213,35 @@ def test_calls_inside_a_transform_or_a_dispatch_mode_are_dropped_and_said(watch_
     report = watch.report()
     assert report.observed_calls == 1
     assert sum("torch.func" in note for note in report.notes) == 1
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # TorchScript as a whole
+@pytest.mark.parametrize("beside", [False, True], ids=["instead", "beside"])
+def test_calls_during_a_graph_capture_are_dropped_and_said(watch_all, monkeypatch, beside):
+    x, capturing = torch.ones(3, 4), [True]
+    model = nn.Sequential(nn.Linear(4, 4)).eval()
+    served = torch.jit.trace(model, x) if beside else model
+    watch = watch_all(served)
+    monkeypatch.setattr("calidrift_agent._observe._suitable._CUDA", True)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: capturing[0])
+    served(x)
+    assert watch.flush().requests[UNSUITABLE] == 1
+    assert watch.report().observed_calls == 0
+    capturing[0] = False
+    served(x)
+    total = watch.flush().requests
+    assert (total[UNSUITABLE], total[ERRORS].sum()) == (0, 0)
+    report = watch.report()
+    assert report.observed_calls == 1
+    assert sum("graph capture" in note for note in report.notes) == 1
+
+
+def test_a_process_that_has_not_begun_with_cuda_is_not_asked_for_a_capture(watch_all, monkeypatch):
+    model, x = nn.Sequential(nn.Linear(4, 4)).eval(), torch.ones(3, 4)
+    watch = watch_all(model)
+    monkeypatch.setattr("calidrift_agent._observe._suitable._CUDA", True)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: False)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: pytest.fail("asked"))
+    model(x)
+    assert watch.report().observed_calls == 1
