@@ -26,6 +26,8 @@ _EPILOG = (
     "Exit status: 0 done, 1 refused by a gate (nothing changed), 2 usage or configuration error, "
     "3 internal error."
 )
+_FOREIGN = "Value error, "
+"""Begins what another library says about a word; it tells nobody anything."""
 
 
 class UsageError(Exception):
@@ -66,7 +68,7 @@ def dispatch(words: Sequence[str], table: CommandTable, invocation: Invocation) 
         if not callable(told):
             raise
         asked = f"calidrift {wanted.name}" if wanted else "calidrift"
-        sentence = " ".join(str(told()).split()).rstrip(".")
+        sentence = " ".join(str(told()).split()).rstrip(".").replace(_FOREIGN, "")
         raise UsageError(f"{sentence}; see '{asked} --help'") from error
     if status == 128 + 2:  # typer swallows Ctrl-C and gives the shell's status for it
         raise KeyboardInterrupt

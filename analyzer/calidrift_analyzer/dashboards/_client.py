@@ -251,7 +251,7 @@ class Grafana:
         )
         try:
             return retrying(_empty_is_none, call)
-        except requests.exceptions.JSONDecodeError as error:
+        except (RecursionError, requests.exceptions.JSONDecodeError) as error:
             raise self._no_grafana() from error
         except requests.TooManyRedirects as error:
             raise self._redirected(error) from error

@@ -53,7 +53,7 @@ def run_command(contract: ModelContract, row: DeploymentRow, halt: Halt) -> Hook
         sentence = f"the command {shown!r} cannot be started ({error.strerror})"
         return HookResult(done=False, again=False, sentence=sentence)
     group = _Group(child)
-    with halt.ending(group.end):
+    with halt.ending(group.end, group.end_now):
         output, overdue = group.finish(deploy.timeout_seconds)
     status = child.returncode
     if overdue:
@@ -116,17 +116,18 @@ class _Group:
         with self._lock:
             self._signal(signal.SIGTERM)
             if not self._reaped and self._kill is None:
-                self._kill = threading.Timer(_GRACE_SECONDS, self._end_now)
+                self._kill = threading.Timer(_GRACE_SECONDS, self.end_now)
                 self._kill.daemon = True
                 self._kill.start()
+
+    def end_now(self) -> None:
+        """End the group, whatever it does against it."""
+        with self._lock:
+            self._signal(signal.SIGKILL)
 
     def _time_is_over(self) -> None:
         self._overdue = True
         self.end()
-
-    def _end_now(self) -> None:
-        with self._lock:
-            self._signal(signal.SIGKILL)
 
     def _signal(self, number: signal.Signals) -> None:
         if not self._reaped:

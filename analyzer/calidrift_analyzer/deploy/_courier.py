@@ -33,6 +33,7 @@ _T = TypeVar("_T")
 _ACTOR: Final = "service"
 _ACTION: Final = "deploy"
 _NS: Final = 10**9
+_FORCED_SECONDS: Final = 5.0
 _STORE_SECONDS: Final = 2.0
 _STORE_PATIENCE: Final = 30.0
 _log = logging.getLogger(__name__)
@@ -96,12 +97,23 @@ class Courier:
         self._started = True
         self._thread.start()
 
-    def stop(self, timeout: float = 5.0) -> None:
-        """End what is under way; it is told again after the next start."""
+    def halt(self) -> None:
+        """Ask what is under way to end, and begin nothing more."""
         self._halt.stop()
         self._wake.set()
+
+    def stop(self, timeout: float = 5.0) -> None:
+        """End what is under way; it is told again after the next start.
+
+        Args:
+            timeout: Seconds that a command gets to end by itself; it does not outlive this call.
+        """
+        self.halt()
         if self._thread.is_alive():
             self._thread.join(timeout)
+        self._halt.force()
+        if self._thread.is_alive():
+            self._thread.join(_FORCED_SECONDS)
 
     def wake(self) -> None:
         """Say that there may be something to tell."""

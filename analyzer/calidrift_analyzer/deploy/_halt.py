@@ -3,19 +3,30 @@
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import final
 
 __all__ = ["Halt"]
 
 
 @final
+@dataclass(frozen=True, slots=True, eq=False)
+class _Ends:
+    """How one thing is ended: when it is asked to, and when it is forced to."""
+
+    asked: Callable[[], None]
+    forced: Callable[[], None]
+
+
+@final
 class Halt:
-    """A switch that is turned once, and ends what is under way."""
+    """A switch that is turned once, and ends what is under way; turned further, it forces it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._ends: list[Callable[[], None]] = []
+        self._ends: list[_Ends] = []
         self._stopped = False
+        self._forced = False
 
     @property
     def stopped(self) -> bool:
@@ -25,23 +36,40 @@ class Halt:
     def stop(self) -> None:
         """Turn it; a second call does nothing."""
         with self._lock:
+            ends = [] if self._stopped else list(self._ends)
             self._stopped = True
-            ends, self._ends = self._ends, []
-        for end in ends:
-            end()
+        for one in ends:
+            one.asked()
+
+    def force(self) -> None:
+        """Turn it as far as it goes."""
+        self.stop()
+        with self._lock:
+            self._forced = True
+            ends = list(self._ends)
+        for one in ends:
+            one.forced()
 
     @contextmanager
-    def ending(self, end: Callable[[], None]) -> Iterator[None]:
-        """Have something ended by `end` where the switch is turned inside the block, or was."""
+    def ending(
+        self, end: Callable[[], None], force: Callable[[], None] | None = None
+    ) -> Iterator[None]:
+        """Have something ended where the switch is turned inside the block, or was.
+
+        Args:
+            end: Asks it to end.
+            force: Ends it, whatever it does; `end` where left out.
+        """
+        one = _Ends(end, force or end)
         with self._lock:
-            stopped = self._stopped
-            if not stopped:
-                self._ends.append(end)
-        if stopped:
-            end()
+            stopped, forced = self._stopped, self._forced
+            self._ends.append(one)
         try:
+            if stopped:
+                one.asked()
+            if forced:
+                one.forced()
             yield
         finally:
             with self._lock:
-                if end in self._ends:
-                    self._ends.remove(end)
+                self._ends.remove(one)

@@ -19,7 +19,7 @@ from calidrift_analyzer.jobs import (
 )
 from calidrift_analyzer.records import Trigger
 from calidrift_analyzer.service._api_read import JobNumber, ModelName, service_of
-from calidrift_analyzer.service._gate import requires
+from calidrift_analyzer.service._guard import GuardedRoute, requires
 from calidrift_analyzer.service._payloads import FreezeOrder, JobOrder, Note, RollbackOrder
 from calidrift_analyzer.service._problems import responses
 from calidrift_analyzer.service._reading import view_freeze, view_job
@@ -30,7 +30,9 @@ from calidrift_analyzer.store import Store
 
 __all__ = ["change_router", "require_contract"]
 
-change_router = APIRouter(prefix="/api/v1", responses=responses(400, 404, 409, 422))
+change_router = APIRouter(
+    prefix="/api/v1", responses=responses(400, 404, 409, 422), route_class=GuardedRoute
+)
 MayTrigger = Annotated[Caller, Depends(requires(Scope.TRIGGER))]
 MayPromote = Annotated[Caller, Depends(requires(Scope.PROMOTE))]
 

@@ -9,7 +9,8 @@ from calidrift_analyzer.config import AnalyzerConfig
 from calidrift_analyzer.jobs import Order, order_job, resolve_trigger
 from calidrift_analyzer.records import Trigger
 from calidrift_analyzer.service._api_read import service_of
-from calidrift_analyzer.service._gate import Credentials, gate_of
+from calidrift_analyzer.service._gate import gate_of
+from calidrift_analyzer.service._guard import Guard, GuardedRoute
 from calidrift_analyzer.service._payloads import (
     Alert,
     AlertmanagerGroup,
@@ -22,7 +23,9 @@ from calidrift_analyzer.store import Store
 
 __all__ = ["Received", "hook_router"]
 
-hook_router = APIRouter(prefix="/api/v1/webhooks", responses=responses(400, 422))
+hook_router = APIRouter(
+    prefix="/api/v1/webhooks", responses=responses(400, 422), route_class=GuardedRoute
+)
 
 
 Group = AlertmanagerGroup | GrafanaGroup
@@ -36,19 +39,18 @@ class Received:
     alerts: tuple[OrderView, ...]
 
 
-async def may_trigger(request: Request, credentials: Credentials) -> Caller:
+async def may_trigger(request: Request, sent: str | None) -> Caller:
     """Let in who sends a token or signs the body."""
     gate = gate_of(request)
     if SIGNATURE_HEADER in request.headers:
-        return gate.admit_signed(request, await request.body(), Scope.TRIGGER)
-    sent = None if credentials is None else credentials.credentials
+        return await gate.admit_signed(request, Scope.TRIGGER)
     return gate.admit(request, sent, Scope.TRIGGER)
 
 
 _ACTION: Final = "action"
 _RECALIBRATE: Final = "recalibrate"
 """The label that the rules in `dashboards/` give to alerts which ask for new ranges."""
-MayTrigger = Annotated[Caller, Depends(may_trigger)]
+MayTrigger = Annotated[Caller, Depends(Guard(may_trigger))]
 
 
 @hook_router.post("/alertmanager", status_code=202)

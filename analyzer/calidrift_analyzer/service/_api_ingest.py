@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Path, Request, Response
 from calidrift_agent._state import PUSH_MEDIA_TYPE, Push, decode_push, encode_push
 from calidrift_agent.errors import StateFormatError
 from calidrift_analyzer.service._api_read import service_of
-from calidrift_analyzer.service._gate import requires
+from calidrift_analyzer.service._guard import GuardedRoute, requires
 from calidrift_analyzer.service._ingest import Ingested, check_push, store_push
 from calidrift_analyzer.service._problems import responses
 from calidrift_analyzer.service._received import Received
@@ -18,7 +18,9 @@ from calidrift_analyzer.service._tokens import Caller, Scope
 
 __all__ = ["Kept", "ingest_router"]
 
-ingest_router = APIRouter(prefix="/api/v1/ingest", responses=responses(400, 404))
+ingest_router = APIRouter(
+    prefix="/api/v1/ingest", responses=responses(400, 404), route_class=GuardedRoute
+)
 MayIngest = Annotated[Caller, Depends(requires(Scope.INGEST))]
 _BODY: Final[dict[str, Any]] = {
     "requestBody": {
@@ -74,7 +76,7 @@ async def ingest(request: Request, caller: MayIngest) -> Ingested:
     )
 
 
-@ingest_router.post("/captures/{process}/{name}", openapi_extra=_FILE)
+@ingest_router.post("/captures/{process:name}/{name:name}", openapi_extra=_FILE)
 async def capture(request: Request, process: Process, name: FileName, caller: MayIngest) -> Kept:
     """Take one capture that was asked for, the same one any number of times."""
     service = service_of(request)

@@ -5,7 +5,7 @@ from typing import Annotated, TypeVar
 
 from fastapi import APIRouter, Depends, Path, Query, Request
 
-from calidrift_analyzer.service._gate import requires
+from calidrift_analyzer.service._guard import requires
 from calidrift_analyzer.service._histogram import Histogram, view_histogram
 from calidrift_analyzer.service._listing import (
     view_assessments,

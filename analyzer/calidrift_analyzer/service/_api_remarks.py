@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Request
 
 from calidrift_analyzer.service._api_read import OneModel, service_of
-from calidrift_analyzer.service._gate import requires
+from calidrift_analyzer.service._guard import GuardedRoute, requires
 from calidrift_analyzer.service._payloads import MarkOrder, MuteOrder, UnmuteOrder
 from calidrift_analyzer.service._problems import responses
 from calidrift_analyzer.service._remarks import (
@@ -23,7 +23,9 @@ from calidrift_analyzer.service._tokens import Caller, Scope
 
 __all__ = ["remark_router"]
 
-remark_router = APIRouter(prefix="/api/v1", responses=responses(400, 404, 422))
+remark_router = APIRouter(
+    prefix="/api/v1", responses=responses(400, 404, 422), route_class=GuardedRoute
+)
 MayRead = Depends(requires(Scope.READ))
 MayTrigger = Annotated[Caller, Depends(requires(Scope.TRIGGER))]
 Every = Annotated[bool, Query(description="Those that have ended, too, and how they ended.")]

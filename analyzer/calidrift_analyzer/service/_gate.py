@@ -1,19 +1,19 @@
 """Lets callers in: who they are, what they may do, and how often."""
 
 import math
-from collections.abc import Callable, Coroutine
 from dataclasses import replace
-from typing import Annotated, Any, Final, final
+from typing import Annotated, Final, final
 from urllib.parse import quote, unquote
 
 from fastapi import Depends, HTTPException, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from calidrift_analyzer.config import LOOPBACK
-from calidrift_analyzer.service._limits import RateLimit
+from calidrift_analyzer.service._limits import RateLimit, UnknownBodies
+from calidrift_analyzer.service._problems import RETRY_SECONDS
 from calidrift_analyzer.service._tokens import Caller, Scope, TokenFile
 
-__all__ = ["USER_HEADER", "Gate", "bearer_scheme", "gate_of", "requires", "user_header"]
+__all__ = ["USER_HEADER", "Gate", "bearer_scheme", "gate_of", "user_header"]
 
 _LOCAL: Final = Caller("local", frozenset(Scope))
 _LONGEST_USER: Final = 64
@@ -34,11 +34,15 @@ class Gate:
     Args:
         tokens: Where the tokens are; looked at for each request.
         limit: How often one caller may ask.
+        bodies: Reads bodies that may turn out to be signed.
     """
 
-    def __init__(self, tokens: TokenFile, limit: RateLimit) -> None:
+    def __init__(
+        self, tokens: TokenFile, limit: RateLimit, bodies: UnknownBodies | None = None
+    ) -> None:
         self._tokens = tokens
         self._limit = limit
+        self._bodies = bodies or UnknownBodies()
 
     def admit(self, request: Request, sent: str | None, scope: Scope) -> Caller:
         """Let in who sent a token.
@@ -53,23 +57,27 @@ class Gate:
             return replace(caller, name=_local_name(request))
         return self._allow(request, None if sent is None else tokens.bearer(sent), scope)
 
-    def admit_signed(self, request: Request, body: bytes, scope: Scope) -> Caller:
-        """Let in who signed a body.
+    async def admit_signed(self, request: Request, scope: Scope) -> Caller:
+        """Let in who signed a body; it is read only where its headers may be right.
 
         Raises:
-            HTTPException: 400, 401, 403 or 429.
+            HTTPException: 400, 401, 403, 429 or 503.
         """
-        return self._allow(request, self._tokens.current().signed(request.headers, body), scope)
+        tokens = self._tokens.current()
+        if not tokens.signable(request.headers):
+            return self._allow(request, None, scope)
+        body = await self._bodies.read(request)
+        if body is None:
+            self._count(request, None)
+            raise HTTPException(
+                503,
+                "the signed body did not come in time, or too many came at once; send it again",
+                {"Retry-After": str(RETRY_SECONDS)},
+            )
+        return self._allow(request, tokens.signed(request.headers, body), scope)
 
     def _allow(self, request: Request, caller: Caller | None, scope: Scope) -> Caller:
-        address = "" if request.client is None else request.client.host
-        wait = self._limit.admit(f"address {address}" if caller is None else f"name {caller.name}")
-        if wait:
-            raise HTTPException(
-                429,
-                f"more requests than requests_per_minute allows; ask again in {wait:.1f} s",
-                {"Retry-After": str(math.ceil(wait))},
-            )
+        self._count(request, caller)
         if caller is None:
             raise HTTPException(
                 401,
@@ -81,6 +89,17 @@ class Gate:
                 403, f"the token {caller.name!r} lacks the scope {scope.value!r}; use another one"
             )
         return caller
+
+    def _count(self, request: Request, caller: Caller | None) -> None:
+        """Take one request off what its sender may still ask."""
+        address = "" if request.client is None else request.client.host
+        wait = self._limit.admit(f"address {address}" if caller is None else f"name {caller.name}")
+        if wait:
+            raise HTTPException(
+                429,
+                f"more requests than requests_per_minute allows; ask again in {wait:.1f} s",
+                {"Retry-After": str(math.ceil(wait))},
+            )
 
     def _local(self, request: Request) -> Caller:
         if request.url.hostname not in LOOPBACK:
@@ -118,13 +137,3 @@ def gate_of(request: Request) -> Gate:
     """Give the gate of the application that a request came to."""
     gate: Gate = request.app.state.gate
     return gate
-
-
-def requires(scope: Scope) -> Callable[..., Coroutine[Any, Any, Caller]]:
-    """Give a dependency that lets in callers with a scope."""
-
-    async def check(request: Request, credentials: Credentials) -> Caller:
-        sent = None if credentials is None else credentials.credentials
-        return gate_of(request).admit(request, sent, scope)
-
-    return check

@@ -1,21 +1,25 @@
 """What one caller may ask of the service: bytes in a body, requests in a minute."""
 
+import asyncio
 import threading
 import time
 from collections import OrderedDict
 from contextlib import suppress
 from typing import Final, final
 
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from calidrift_analyzer.service._problems import problem
 
-__all__ = ["BodyLimit", "RateLimit"]
+__all__ = ["BodyLimit", "RateLimit", "UnknownBodies"]
 
 _MINUTE: Final = 60.0
 _MOST_CALLERS: Final = 4_096
 _MOST_DRAINED: Final = 64 * 2**20
 """Bytes of a refused body that are read and dropped, so that its sender hears why."""
+_MOST_UNKNOWN: Final = 8
+_UNKNOWN_SECONDS: Final = 10.0
 
 
 @final
@@ -113,6 +117,40 @@ class BodyLimit:
             {"Connection": "close"},
         )
         await refusal(scope, receive, send)
+
+
+@final
+class UnknownBodies:
+    """Reads bodies of senders who are known only by what they sent: few at once, for a short time.
+
+    Of too many the oldest one is given up: a body that somebody really signed comes at once, so
+    those that are held back on purpose do not keep it out.
+
+    Args:
+        most: How many are read at once.
+        seconds: How long one may take.
+    """
+
+    def __init__(self, most: int = _MOST_UNKNOWN, seconds: float = _UNKNOWN_SECONDS) -> None:
+        self._most = most
+        self._seconds = seconds
+        self._reading: OrderedDict[int, asyncio.Timeout] = OrderedDict()
+
+    async def read(self, request: Request) -> bytes | None:
+        """Read a body; `None` where it did not come in time, or too many others came."""
+        while len(self._reading) >= self._most:
+            _, oldest = self._reading.popitem(last=False)
+            if not oldest.expired():
+                oldest.reschedule(asyncio.get_running_loop().time())
+        try:
+            async with asyncio.timeout(self._seconds) as timer:
+                self._reading[id(timer)] = timer
+                try:
+                    return await request.body()
+                finally:
+                    self._reading.pop(id(timer), None)
+        except TimeoutError:
+            return None
 
 
 class _TooLargeError(Exception):

@@ -10,6 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from calidrift_agent.errors import CaptureError, RegistryError, StateError
 from calidrift_analyzer.errors import (
@@ -77,6 +78,10 @@ def install(application: FastAPI) -> None:
     @application.exception_handler(RequestValidationError)
     async def of_request(request: Request, error: RequestValidationError) -> JSONResponse:
         return problem(422, _sentence(error))
+
+    @application.exception_handler(ClientDisconnect)
+    async def of_sender(request: Request, error: ClientDisconnect) -> JSONResponse:
+        return problem(400, "the sender went away in the middle of the body")  # nobody hears it
 
     @application.exception_handler(CalidriftError)
     async def of_calidrift(request: Request, error: CalidriftError) -> JSONResponse:

@@ -1,25 +1,27 @@
 """The HTTP server: uvicorn on a socket that is bound before anything else starts."""
 
+import asyncio
 import logging
 import signal
 import socket
 import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Final, final
+from functools import partial
+from typing import Final, cast, final
 
 import uvicorn
 
 from calidrift_analyzer.config import AnalyzerConfig
 from calidrift_analyzer.errors import ConfigurationError
 from calidrift_analyzer.service._application import create_application
+from calidrift_analyzer.service._connections import BoundedProtocol, Crowd
 from calidrift_analyzer.service._service import Service, load_tokens
 
 __all__ = ["AnnouncedServer", "serve"]
 
 _BACKLOG: Final = 256
 _GRACE_SECONDS: Final = 5
-_MOST_CONNECTIONS: Final = 512
 _ENDING: Final = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -88,15 +90,18 @@ def _options(config: AnalyzerConfig) -> uvicorn.Config:
             "both, or neither for plain HTTP"
         )
     _check_certificate(config)
+    crowd = Crowd()
     return uvicorn.Config(
         "calidrift",
+        http=cast(type[asyncio.Protocol], partial(BoundedProtocol, crowd=crowd)),
+        ws="none",
         log_config=None,
         log_level=logging.WARNING,
         access_log=False,
         lifespan="off",
         server_header=False,
         timeout_graceful_shutdown=_GRACE_SECONDS,
-        limit_concurrency=_MOST_CONNECTIONS,
+        limit_concurrency=crowd.patience.most + 1,  # by tasks; the crowd bounds connections
         ssl_certfile=told.certificate,
         ssl_keyfile=told.key,
     )

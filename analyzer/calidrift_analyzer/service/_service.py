@@ -22,13 +22,15 @@ from calidrift_analyzer.service._reading import ViewContext
 from calidrift_analyzer.service._schedule import Schedule, Task
 from calidrift_analyzer.service._tasks import Tasks
 from calidrift_analyzer.service._together import Together
-from calidrift_analyzer.service._tokens import TokenFile
+from calidrift_analyzer.service._tokens import TokenFile, Tokens
 
 __all__ = ["Service", "load_tokens"]
 
 _JOB_SECONDS: Final = 1e9
 _PATIENCE_SECONDS: Final = 10.0
 """A command that holds the database when the service starts is no reason to give up."""
+_HOOK_SECONDS: Final = 3.0
+"""Hooks that were asked to end with the service are ended after this time, all together."""
 _DEPLOY_SECONDS: Final = 60.0
 """Moves of commands while the service holds the database are noticed within this time."""
 _log = logging.getLogger(__name__)
@@ -40,9 +42,17 @@ def load_tokens(config: AnalyzerConfig) -> TokenFile:
     They are read again when their file changes.
 
     Raises:
-        ConfigurationError: They cannot be read, or there are none though others could ask.
+        ConfigurationError: They cannot be read, a file that is named has none, or there are none
+            though others could ask.
     """
-    tokens = TokenFile(config.service.tokens, service_tokens())
+    named = config.service.tokens
+    tokens = TokenFile(named, service_tokens())
+    if named is not None and not len(Tokens.load(named, "")):
+        # Half written, or emptied by mistake: to work without any would let everybody in.
+        raise ConfigurationError(
+            f"the tokens file {named} holds no token; write one table [NAME] with secret and "
+            "scopes for each, or remove the key tokens from [service]"
+        )
     if not tokens.guarded and config.service.host not in LOOPBACK:
         raise ConfigurationError(
             f"the service would listen on {config.service.host} without any token, open to "
@@ -100,9 +110,12 @@ class Service:
     def stop(self) -> None:
         """Stop everything; a job that is under way goes on with the next start."""
         self.schedule.stop()
-        self.worker.stop(timeout=1.0)
         for courier in self._couriers.values():
-            courier.stop(timeout=1.0)
+            courier.halt()
+        self.worker.stop(timeout=1.0)
+        until = time.monotonic() + _HOOK_SECONDS
+        for courier in self._couriers.values():
+            courier.stop(timeout=max(0.0, until - time.monotonic()))
         self.owner.close()
 
     def tell(self, model: str) -> None:

@@ -140,18 +140,26 @@ class Tokens:
                 found = token
         return None if found is None or found.expired else Caller(found.name, found.scopes)
 
+    def signable(self, headers: Mapping[str, str]) -> bool:
+        """Whether a body with such headers may be signed, so that it is worth reading."""
+        sent, moment = headers.get(SIGNATURE_HEADER), headers.get(TIMESTAMP_HEADER)
+        if sent is None or moment is None or not re.fullmatch(r"[0-9]{1,12}", moment):
+            return False
+        if abs(time.time() - int(moment)) > _SKEW_SECONDS:
+            return False
+        known = any(token.signs and not token.expired for token in self._tokens)
+        return known and re.fullmatch(r"\s*[0-9A-Fa-f]{64}\s*", sent) is not None
+
     def signed(self, headers: Mapping[str, str], body: bytes) -> Caller | None:
         """Find who signed a body: HMAC-SHA256 over `timestamp:body`, in hex.
 
         `None` where nobody did, the token has expired, or the timestamp is more than five minutes
         off: a recorded request cannot be sent again later.
         """
-        sent, moment = headers.get(SIGNATURE_HEADER), headers.get(TIMESTAMP_HEADER)
-        if sent is None or moment is None or not re.fullmatch(r"[0-9]{1,12}", moment):
+        if not self.signable(headers):
             return None
-        if abs(time.time() - int(moment)) > _SKEW_SECONDS:
-            return None
-        given = sent.strip().lower().encode("utf-8", "surrogatepass")
+        moment = headers[TIMESTAMP_HEADER]
+        given = headers[SIGNATURE_HEADER].strip().lower().encode("utf-8", "surrogatepass")
         found: Token | None = None
         for token in self._tokens:
             mac = hmac.new(token.secret, moment.encode() + b":" + body, hashlib.sha256)

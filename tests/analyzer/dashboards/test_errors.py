@@ -92,7 +92,9 @@ def test_a_grafana_that_stays_broken(command, stand_in, address, editor, monkeyp
 
 
 @pytest.mark.parametrize(
-    "body", [b"null", b'"a message of ours"', b"[]"], ids=["null", "text", "list"]
+    "body",
+    [b"null", b'"a message of ours"', b"[]", b"[" * 200_000],
+    ids=["null", "text", "list", "deep"],
 )
 def test_bodies_that_grafana_never_sends(body, client, stand_in):
     stand_in.stumble(*[body] * 3)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from calidrift_analyzer.deploy import check_hook, serving
+from calidrift_analyzer.deploy import _courier, check_hook, serving
 from calidrift_analyzer.errors import ConfigurationError
 
 DEADLINE = 30.0
@@ -179,3 +179,30 @@ def test_it_ends_with_the_service_and_runs_again_with_the_next(shop):
     assert shop.states() == ["delivered"]
     assert len({one["CALIDRIFT_IDEMPOTENCY_KEY"] for one in shop.notes()}) == 1
     assert len(shop.notes()) == 2
+
+
+STUBBORN = """
+import signal, subprocess, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+open("hook.pid", "w").write(str(os.getpid()))
+open("at-work", "w").close()
+time.sleep(600)
+"""
+
+
+def test_one_that_will_not_end_does_not_outlive_the_service(shop, monkeypatch):
+    monkeypatch.setattr(_courier, "_FORCED_SECONDS", DEADLINE)
+    shop.script(STUBBORN)
+    shop.promote()
+    courier = shop.courier()
+    courier.start()
+    wait_for((shop.root / "at-work").exists)
+    pid = int((shop.root / "hook.pid").read_text())
+
+    courier.halt()
+    assert not gone(pid), "it is asked first"
+    courier.stop(timeout=0.0)
+
+    assert not courier._thread.is_alive()
+    assert gone(pid)
+    assert shop.states() == ["pending"], "it is told again after the next start"

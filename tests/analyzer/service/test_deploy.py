@@ -13,10 +13,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
 from calidrift_analyzer.config import DeployConfig
+from calidrift_analyzer.deploy import _courier
 from calidrift_analyzer.errors import ConfigurationError
 from calidrift_analyzer.promote import rollback
 from calidrift_analyzer.records import DeployState
-from calidrift_analyzer.service import Service, create_application
+from calidrift_analyzer.service import Service, _service, create_application
 
 DEADLINE = 30.0
 JOBS = Path(__file__).parents[1] / "jobs" / "harness.py"
@@ -196,3 +197,30 @@ def test_a_hook_that_cannot_work_is_refused_at_the_start(tmp_path):
 
     with pytest.raises(ConfigurationError, match="'no-such-program-here' of"):
         Service(config)
+
+
+def test_a_hook_that_will_not_end_ends_with_the_service(site, monkeypatch):
+    monkeypatch.setattr(_service, "_HOOK_SECONDS", 0.0)
+    monkeypatch.setattr(_courier, "_FORCED_SECONDS", DEADLINE)
+    (site.root / "hook.py").write_text(STUBBORN, encoding="utf-8")
+    site.post("/jobs", {"model": "net"})
+    pid = int(site.wait(lambda: read(site.root / "hook.pid")))
+
+    site.service.stop()
+
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+STUBBORN = """\
+import os, signal, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+with open("hook.new", "w") as file:
+    file.write(str(os.getpid()))
+os.rename("hook.new", "hook.pid")
+time.sleep(600)
+"""
+
+
+def read(path):
+    return path.read_text(encoding="utf-8") if path.exists() else ""

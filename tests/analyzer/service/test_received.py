@@ -133,6 +133,7 @@ def test_what_was_not_asked_for_is_not_taken(sender, site):
         ("nothing.safetensors", b"x", None, 404, "was asked for"),
         ("11.safetensors", b"x", other, 404, "was asked for"),
         ("11.safetensors", b"x", "..", 404, ""),
+        ("a%2Fb", b"x", None, 404, "no capture 'a/b' of"),
         ("11.safetensors", b"x", None, 400, "1 came"),
         ("11.safetensors", b"\0" * 10, None, 400, "10 came"),
         ("11.safetensors", sender.files["11.safetensors"][1][:-4], None, 400, "came"),

@@ -108,6 +108,7 @@ def test_people_see_tables(file, capsys):
     [
         (["show"], 2, "needs the number of a job, got None"),
         (["approve", "one"], 2, "needs the number of a job, got 'one'"),
+        (["nonsense"], 2, "Invalid value for 'action': 'nonsense' is not one of 'list'"),
         (["approve", "7"], 2, "there is no job 7"),
         (["cancel", "7"], 2, "there is no job 7"),
         (["start", "nett"], 2, "did you mean 'net'?"),

@@ -260,14 +260,25 @@ def test_no_token_left_opens_nothing(how, guarded, tokens_file):
     assert guarded.get("/models", headers=NEW).status_code == 200
 
 
-def test_the_first_token_closes_what_was_open_to_this_machine(make_site, tokens_file):
-    site = make_site(tokens=tokens_file(""))
-    open_to_this_machine = site.get("/models").status_code
+@pytest.mark.parametrize("text", ["", "# none yet\n"], ids=["empty", "comment"])
+@pytest.mark.parametrize("variable", ["", f"ci:read:{SECRET}"], ids=["alone", "variable"])
+def test_a_file_that_is_named_and_holds_no_token_is_refused(
+    text, variable, make_site, tokens_file, monkeypatch
+):
+    """Half written when the service starts, it must not open everything to this machine."""
+    monkeypatch.setenv("CALIDRIFT_TOKENS", variable)
+
+    with pytest.raises(ConfigurationError, match=r"tokens\.toml holds no token; write one table"):
+        make_site(tokens=tokens_file(text))
+
+
+def test_the_first_token_guards_from_then_on(tokens_file):
+    source = TokenFile(tokens_file(""), "")
+    assert not source.guarded
     tokens_file(GOOD)
 
-    assert open_to_this_machine == 200
-    assert site.get("/models").status_code == 401
-    assert site.get("/models", headers=READ).status_code == 200
+    assert source.current().bearer(SECRET).name == "eye"
+    assert source.guarded
 
 
 def test_a_token_of_the_environment_stays_when_the_file_is_gone(tokens_file):

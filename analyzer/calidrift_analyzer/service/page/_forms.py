@@ -39,8 +39,8 @@ async def decide(request: Request, scope: Scope = Scope.PROMOTE) -> tuple[Viewer
         HTTPException: It is of another site or session, or its sender may not decide.
     """
     check_origin(request)
-    form = await read_form(request)
     viewer = enter(request, scope)
+    form = await read_form(request)
     check_form(viewer.session, form.get("form_token", ""))
     return viewer, form
 
@@ -54,9 +54,11 @@ async def read_form(request: Request) -> Form:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/x-www-form-urlencoded":
         raise HTTPException(415, "send this form as application/x-www-form-urlencoded")
-    body = await request.body()
-    if len(body) > _MOST_BYTES:
-        raise HTTPException(413, f"a form may have {_MOST_BYTES} bytes; say it in fewer words")
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > _MOST_BYTES:
+            raise HTTPException(413, f"a form may have {_MOST_BYTES} bytes; say it in fewer words")
     try:
         fields = parse_qs(
             body.decode(), keep_blank_values=True, max_num_fields=_MOST_FIELDS, errors="strict"

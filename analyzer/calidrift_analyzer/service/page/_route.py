@@ -8,6 +8,7 @@ from typing import Any, Final, final
 from fastapi import HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from calidrift_agent.errors import CalidriftError as AgentError
@@ -46,6 +47,8 @@ class PageRoute(APIRoute):
                 response = await answer(request)
             except HTTPException as error:
                 response = _refusal(request, error)
+            except ClientDisconnect:
+                response = error_page(400, "this form did not come whole; send it again")
             except RequestValidationError:
                 response = error_page(404, "there is no such page; begin at the overview")
             except (CalidriftError, AgentError) as error:
