@@ -13,10 +13,17 @@ from calidrift_agent._observe._context import current_context
 from calidrift_agent._observe._decider import Decider
 from calidrift_agent._observe._gate import CallCounter, Gate
 from calidrift_agent._observe._intake import NOTHING, Intake, Keep, ObservedCall
-from calidrift_agent._observe._replay import UNKNOWN, WHOLE_BATCH
 from calidrift_agent._observe._shadow import Shadow
 from calidrift_agent._observe._steps import Request, choose_unit
-from calidrift_agent._observe._suitable import TRACED, is_taken_apart, is_traced, why_unsuitable
+from calidrift_agent._observe._suitable import (
+    EMPTY,
+    NO_TENSORS,
+    TRACED,
+    is_taken_apart,
+    is_traced,
+    why_uncopied,
+    why_unsuitable,
+)
 from calidrift_agent._points import ForwardSignature, Frame, cached_length
 from calidrift_agent._taps import Ledger, copy_rows, named_tensors, rows_of
 from calidrift_agent._vocabulary import DropReason, Stage
@@ -140,6 +147,7 @@ class Beside:
         args, kwargs = read
         rows = rows_of(args, kwargs)
         if rows == 0:
+            self.remarks[EMPTY] = None
             return None
         frame = Frame.of(args, kwargs, rows, self._signature)
         if self._is_stateful(args, kwargs):
@@ -164,12 +172,16 @@ class Beside:
             request=request,
             autocast=autocast_state(),
         )
-        whole = self._shadow.batch in (UNKNOWN, WHOLE_BATCH)
+        asked = self._keep.whole
+        whole = self._shadow.wants_whole(args, kwargs, rows) or (
+            asked is not None and asked(args, kwargs, rows)
+        )
         rows_to_copy = slice(None) if whole else _row(call)
         call.args, call.kwargs = copy_rows(args, kwargs, rows, rows_to_copy)
         call.copied = rows if whole else 1
         tensors = named_tensors(call.args, call.kwargs)
         if not tensors:
+            self.remarks[NO_TENSORS] = None
             self._ledger.dropped(DropReason.UNSUITABLE_INPUT)
             return None
         call.size = sum(tensor.nbytes for tensor in tensors.values())
@@ -182,7 +194,7 @@ class Beside:
         read, unsuitable = None, TRACED
         if not traced:
             read = (args, kwargs) if self._reader is None else self._reader.inputs(args, kwargs)
-            unsuitable = "" if read is None else why_unsuitable(*read)
+            unsuitable = "" if read is None else why_unsuitable(*read) or why_uncopied(*read)
         if unsuitable:
             self.remarks[unsuitable] = None
         if read is None or unsuitable:

@@ -1,14 +1,14 @@
 """Whether a session serves the model that its file holds: a file may have been replaced since."""
 
-from collections.abc import Callable
-from typing import Final, final
+from collections.abc import Callable, Mapping
+from typing import Any, Final, final
 
 import torch
 
 from calidrift_agent._observe._compare import ComparisonError, compare_outputs, copy_row
 from calidrift_agent._observe._intake import ObservedCall
 from calidrift_agent._observe._outlook import Outlook
-from calidrift_agent._observe._replay import UNKNOWN, ShadowError
+from calidrift_agent._observe._replay import ShadowError
 from calidrift_agent._observe._shadow import Shadow
 from calidrift_agent._onnx import Blueprint, Replica
 
@@ -57,9 +57,13 @@ class CheckedSession:
         self._attempts = 0
 
     @property
-    def batch(self) -> int:
+    def remarks(self) -> tuple[str, ...]:
+        """See `Shadow`."""
+        return self._shadow.remarks
+
+    def wants_whole(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], rows: int) -> bool:
         """See `Shadow`; the whole batch is asked for until the answer is known."""
-        return self._shadow.batch if self._whole is None else UNKNOWN
+        return self._whole is not None or self._shadow.wants_whole(args, kwargs, rows)
 
     @property
     def copy_bytes(self) -> int:

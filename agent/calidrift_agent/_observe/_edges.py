@@ -80,9 +80,13 @@ class EdgeShadow:
         self._shelves = ShelfPool()
 
     @property
-    def batch(self) -> int:
+    def remarks(self) -> tuple[str, ...]:
         """See `Shadow`."""
-        return 1
+        return ()
+
+    def wants_whole(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], rows: int) -> bool:
+        """See `Shadow`: one row is enough, since nothing is run."""
+        return False
 
     @property
     def copy_bytes(self) -> int:

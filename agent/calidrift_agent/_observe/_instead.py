@@ -15,7 +15,15 @@ from calidrift_agent._observe._gate import CallCounter, Gate
 from calidrift_agent._observe._intake import NOTHING, Intake, Keep, ObservedCall
 from calidrift_agent._observe._plan import TreePlan
 from calidrift_agent._observe._steps import Request, choose_unit
-from calidrift_agent._observe._suitable import TRACED, is_taken_apart, is_traced, why_unsuitable
+from calidrift_agent._observe._suitable import (
+    EMPTY,
+    TRACED,
+    UNCOPIED,
+    is_taken_apart,
+    is_traced,
+    why_uncopied,
+    why_unsuitable,
+)
 from calidrift_agent._observe._twin import is_compiled
 from calidrift_agent._points import ForwardSignature, Frame, Point
 from calidrift_agent._taps import (
@@ -208,7 +216,10 @@ class Instead:
             self._ledger.dropped(DropReason.UNSUITABLE_INPUT)
             return None
         rows = rows_of(args, kwargs)
-        if rows == 0 or not self._intake.has_room():
+        if rows == 0:
+            self.remarks[EMPTY] = None
+            return None
+        if not self._intake.has_room():
             return None
         frame = Frame.of(args, kwargs, rows, self._signature)
         if frame.remark:
@@ -230,12 +241,21 @@ class Instead:
             step=step,
         )
         if not step and (self._keep.inputs or self._keep.batch):
-            # A step cannot be replayed without its cache, and a cache is not kept.
-            args, kwargs = self._signature.without_cache(args, kwargs)
-            # Before the forward: the model may write to its inputs.
-            chosen = slice(None) if self._keep.batch else slice(call.unit, call.unit + 1)
-            call.args, call.kwargs = copy_rows(args, kwargs, rows, chosen)
-            call.copied = rows if self._keep.batch else 1
-            tensors = named_tensors(call.args, call.kwargs).values()
-            call.size = sum(tensor.nbytes for tensor in tensors)
+            self._copy(call, args, kwargs)
         return call
+
+    def _copy(self, call: ObservedCall, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        """Copy the inputs of a call, before the forward: the model may write to them."""
+        # A step cannot be replayed without its cache, and a cache is not kept.
+        args, kwargs = self._signature.without_cache(args, kwargs)
+        if why_uncopied(args, kwargs):  # the layers are observed all the same
+            self.remarks[UNCOPIED] = None
+            self._ledger.dropped(DropReason.UNSUITABLE_INPUT)
+            return
+        rows = call.rows
+        whole = self._keep.takes_whole(args, kwargs, rows)
+        chosen = slice(None) if whole else slice(call.unit, call.unit + 1)
+        call.args, call.kwargs = copy_rows(args, kwargs, rows, chosen)
+        call.copied = rows if whole else 1
+        tensors = named_tensors(call.args, call.kwargs).values()
+        call.size = sum(tensor.nbytes for tensor in tensors)

@@ -9,6 +9,7 @@ from typing import Any, Final, Protocol, final
 from calidrift_agent._observe._autocast import Autocast
 from calidrift_agent._observe._compare import Comparison
 from calidrift_agent._observe._context import RequestContext
+from calidrift_agent._observe._row_check import WantsWhole
 from calidrift_agent._observe._steps import Request
 from calidrift_agent._points import Frame
 from calidrift_agent._taps import Recorder
@@ -22,6 +23,24 @@ _ATTEMPTS: Final = 100
 """Times that a request drains the queue for itself and finds it full again, with other threads."""
 _WAKE_SHARE: Final = 4
 """The drain is woken when 1 / 4 of either limit waits; earlier it comes by itself."""
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """All rows of a request, kept when the call was cut down to one of them.
+
+    Attributes:
+        args: Positional inputs.
+        kwargs: Keyword inputs.
+        rows: Rows.
+        unit: The row that the call stands for now.
+    """
+
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    rows: int
+    unit: int
 
 
 @final
@@ -50,6 +69,7 @@ class ObservedCall:
             whose rows alone say it all.
         request: The request that the call belongs to, where further calls of it may come.
         step: Whether it is one of these further calls.
+        batch: All rows of it, where they were copied and the call was cut down to one since.
     """
 
     rows: int
@@ -71,6 +91,7 @@ class ObservedCall:
     frame: Frame | None = None
     request: Request | None = None
     step: bool = False
+    batch: Batch | None = None
 
     def narrow(self) -> None:
         """Stand for one row only from now on: the one that stands for the request."""
@@ -97,11 +118,17 @@ class Keep:
         inputs: The inputs of the row that stands for the request.
         batch: The inputs of all rows (for captures).
         output: That row of the output's first tensor.
+        whole: Says of which calls the inputs of all rows are copied; None for none.
     """
 
     inputs: bool = False
     batch: bool = False
     output: bool = False
+    whole: WantsWhole | None = None
+
+    def takes_whole(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], rows: int) -> bool:
+        """Whether the inputs of all rows of a call are copied."""
+        return self.batch or (self.whole is not None and self.whole(args, kwargs, rows))
 
 
 NOTHING: Final = Keep()

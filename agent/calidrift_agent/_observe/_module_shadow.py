@@ -1,7 +1,6 @@
 """Shadow passes of modules that serve compiled: a copy of them runs eagerly, on one row."""
 
 from collections.abc import Mapping, Sequence
-from enum import Enum
 from itertools import chain
 from typing import Any, Final, final
 
@@ -15,12 +14,12 @@ from calidrift_agent._observe._intake import ObservedCall
 from calidrift_agent._observe._outlook import Outlook
 from calidrift_agent._observe._probe import why_not_twice
 from calidrift_agent._observe._replay import RowReplay, ShadowError
+from calidrift_agent._observe._suitable import is_plain
 from calidrift_agent._observe._twin import Twin, TwinError
-from calidrift_agent._points import Point
+from calidrift_agent._points import Frame, Point
 from calidrift_agent._taps import Ledger, PointTable, Recorder, ShelfPool, copy_rows
 from calidrift_agent._vocabulary import DropReason
 
-_PLAIN: Final = (type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.device, Enum)
 _LONGEST_WAIT: Final = 4096
 """Calls between two attempts to observe a model that changes itself, at most."""
 
@@ -68,9 +67,15 @@ class ModuleShadow:
         self._next_wait = 1
 
     @property
-    def batch(self) -> int:
+    def remarks(self) -> tuple[str, ...]:
         """See `Shadow`."""
-        return 1 if self._refused else self._replay.batch
+        return self._replay.remarks
+
+    def wants_whole(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], rows: int) -> bool:
+        """See `Shadow`."""
+        if self._refused and (self._for_good or self._wait > 1):
+            return False
+        return self._replay.wants_whole(args, kwargs, rows)
 
     @property
     def copy_bytes(self) -> int:
@@ -103,24 +108,24 @@ class ModuleShadow:
                 self._ledger.dropped(DropReason.STATEFUL_CALL)
 
     def _observe(self, call: ObservedCall, twin: Twin) -> None:
+        before, self._twin = twin.versions(), None
+        self._replay.check(call, self._recorder, twin.run, twin.run)
         args, kwargs, repeat = self._replay.inputs(call)
         # A copy of its own: the forward may write to its inputs, and a capture wants them as sent.
         args, kwargs = copy_rows(args, kwargs, call.copied, slice(None))
-        recorder = call.ranges = Recorder(
-            self._table,
-            self._ledger,
-            self._shelves,
-            rows=call.copied,
-            repeat=repeat,
-            frame=call.frame,
-        )
+        recorder = self._recorder(rows=call.copied, repeat=repeat, frame=call.frame)
+        call.ranges = recorder
         if self._table.has_clips:
             call.clips = recorder
-        before, self._twin = twin.versions(), None
         twin.run(args, kwargs, recorder)
         recorder.finish()
         if twin.versions() == before:  # else somebody wrote, maybe this pass: look into it again
             self._twin = twin
+
+    def _recorder(self, *, rows: int, repeat: int = 1, frame: Frame | None = None) -> Recorder:
+        return Recorder(
+            self._table, self._ledger, self._shelves, rows=rows, repeat=repeat, frame=frame
+        )
 
     def _ready(self, call: ObservedCall) -> Twin | None:
         """Return a copy that may be run; None where only inputs and output can be observed."""
@@ -132,6 +137,8 @@ class ModuleShadow:
         self._wait -= 1
         if self._refused and (self._for_good or self._wait > 0):
             return None
+        if self._refused and call.copied < call.rows:
+            return None  # whether one row says anything must be found out first, on a whole batch
         try:
             twin = Twin(self._live, self._points)
             why = self._probe(twin, call)
@@ -154,24 +161,15 @@ class ModuleShadow:
             why = why_not_twice(self._live, twin, attempt)
         except ShadowError as error:
             return str(error)
+        if call.copied < call.rows:
+            replay.book = self._replay.book
         self._replay = replay
         return why
 
     def _refuse(self, why: str) -> None:
         self._refused = True
+        self._replay.book.forget()
         # Each look would draw again: numbers that another thread wants at the same moment.
         self._for_good = why == DRAWN
         self._wait, self._next_wait = self._next_wait, min(2 * self._next_wait, _LONGEST_WAIT)
         self._outlook.close(why)
-
-
-def is_plain(value: Any) -> bool:
-    """Whether an input is a tensor, a plain value, or a container of such: nothing with a state.
-
-    Example:
-        >>> is_plain([torch.ones(1), {"flag": True}]), is_plain(object())
-        (True, False)
-    """
-    if type(value) in (list, tuple, dict):
-        return all(map(is_plain, value.values() if isinstance(value, Mapping) else value))
-    return isinstance(value, (torch.Tensor, *_PLAIN))

@@ -11,7 +11,7 @@ from calidrift_agent._observe._intake import ObservedCall
 from calidrift_agent._observe._module_shadow import ModuleShadow
 from calidrift_agent._observe._outlook import Outlook
 from calidrift_agent._observe._replay import UNKNOWN, RowReplay
-from calidrift_agent._points import CodeGraph
+from calidrift_agent._points import CodeGraph, Frame
 from calidrift_agent._taps import Ledger, PointTable, Recorder, ShelfPool
 
 
@@ -42,9 +42,13 @@ class CodeShadow:
         self._replay = RowReplay()
 
     @property
-    def batch(self) -> int:
+    def remarks(self) -> tuple[str, ...]:
         """See `Shadow`."""
-        return self._replay.batch
+        return self._replay.remarks
+
+    def wants_whole(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], rows: int) -> bool:
+        """See `Shadow`."""
+        return self._replay.wants_whole(args, kwargs, rows)
 
     @property
     def copy_bytes(self) -> int:
@@ -56,15 +60,10 @@ class CodeShadow:
         if call.args is None or self._refused or not self._is_known(call):
             return
         with torch.inference_mode():
+            self._replay.check(call, self._recorder, self._look, self._look)
             args, kwargs, repeat = self._replay.inputs(call)
-            call.clips = recorder = Recorder(
-                self._table,
-                self._ledger,
-                self._shelves,
-                rows=call.copied,
-                repeat=repeat,
-                frame=call.frame,
-            )
+            recorder = self._recorder(rows=call.copied, repeat=repeat, frame=call.frame)
+            call.clips = recorder
             self._graph.run(args, kwargs, observe=recorder.observe)
             recorder.finish()
 
@@ -83,6 +82,17 @@ class CodeShadow:
             self._outlook.close(str(error))
         return not self._refused
 
+    def _recorder(self, *, rows: int, repeat: int = 1, frame: Frame | None = None) -> Recorder:
+        return Recorder(
+            self._table, self._ledger, self._shelves, rows=rows, repeat=repeat, frame=frame
+        )
+
+    def _look(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], recorder: Recorder) -> object:
+        def observe(index: int, value: torch.Tensor) -> None:
+            recorder.observe(index, value.dequantize() if value.is_quantized else value)
+
+        return self._graph.run(args, kwargs, observe=observe)
+
     def _try(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         self._graph.run(args, kwargs, observe=_ignore)
 
@@ -99,9 +109,13 @@ class ClipShadow:
         self._modules = modules
 
     @property
-    def batch(self) -> int:
+    def remarks(self) -> tuple[str, ...]:
         """See `Shadow`."""
-        return self._modules.batch
+        return self._modules.remarks
+
+    def wants_whole(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], rows: int) -> bool:
+        """See `Shadow`."""
+        return self._modules.wants_whole(args, kwargs, rows)
 
     @property
     def copy_bytes(self) -> int:

@@ -3,13 +3,11 @@
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from enum import Enum
 from functools import partial
 from itertools import chain
 from random import Random
 from typing import Any, Final, final
 
-import numpy as np
 import torch
 from torch import nn
 from torch.utils._pytree import tree_map
@@ -19,10 +17,13 @@ from calidrift_agent._observe._compare import (
     Comparison,
     ComparisonError,
     compare_outputs,
+    copy_row,
     first_tensor,
 )
 from calidrift_agent._observe._guard import SideEffectError, SideEffectGuard
-from calidrift_agent._observe._intake import ObservedCall
+from calidrift_agent._observe._intake import Batch, ObservedCall
+from calidrift_agent._observe._row_check import RowBook, same_output, shape_class, unlike
+from calidrift_agent._observe._suitable import is_plain
 from calidrift_agent._observe._twin import Twin, TwinError
 from calidrift_agent._points import Frame, Point
 from calidrift_agent._taps import Ledger, Recorder, copy_rows
@@ -31,9 +32,14 @@ from calidrift_agent.errors import AttachError
 
 PATIENCE: Final = 5
 """Failures in a row after which the reference is no longer run."""
-_PLAIN: Final = (
-    *(torch.Tensor, np.generic, type(None), bool, int, float, complex, str, bytes, Enum),
-    *(torch.dtype, torch.device, torch.layout, torch.memory_format),
+_MIXED: Final = (
+    "the reference runs on whole batches, since one row of some requests, run alone, gives another "
+    "output than among the others (the first dimension of an input holds no independent rows)"
+)
+_MIXED_POINTS: Final = "the layers of the reference are not observed in these requests"
+_STATEFUL: Final = (
+    "requests with an input that is neither a tensor nor plain data (a cache, an object) are not "
+    "compared: a second run might change what the host goes on with"
 )
 
 
@@ -75,6 +81,7 @@ class ReferenceModel:
             ) from error
         self._random = Random(seed).random
         self._failures = 0
+        self._book = RowBook()
         self._remarks: dict[str, None] = {}
         self._observes = any(point is not None for point in points)
         self.given_up: str | None = None
@@ -82,6 +89,10 @@ class ReferenceModel:
             with suppress(NotImplementedError):  # an exported graph: as it was exported
                 self._twin.module.eval()
                 self._remark("the reference was given in training mode; its copy is in eval mode")
+
+    def wants_whole(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], rows: int) -> bool:
+        """Whether all rows of a request must be copied; asked in the request."""
+        return self.given_up is None and self._book.wants_whole(args, kwargs, rows)
 
     @property
     def observes(self) -> bool:
@@ -107,7 +118,9 @@ class ReferenceModel:
             recorder: Where the reference's own points are observed; marked as failed where they
                 could not be.
 
-        Cost: one forward of the reference with one row, and 3 us per operation.
+        Cost: one forward of the reference with one row, and 3 us per operation. With the whole
+        batch where one row alone would be something else, which the first call of a class of
+        inputs shows (two forwards more).
         """
         if self.given_up is not None or call.args is None:
             return
@@ -116,8 +129,9 @@ class ReferenceModel:
             self._remark("the served output holds no floating-point tensor: nothing is compared")
         if served is None and not (self._observes and recorder is not None):
             return
-        if not all(map(_is_plain, chain(call.args, call.kwargs.values()))):
+        if not all(map(is_plain, chain(call.args, call.kwargs.values()))):
             # A cache, say: a second run would change the one that the served model uses.
+            self._remark(_STATEFUL)
             ledger.dropped(DropReason.STATEFUL_CALL)
             if recorder is not None:
                 recorder.failed = True
@@ -140,9 +154,46 @@ class ReferenceModel:
             ledger.failed(Stage.SHADOW, error)
 
     def _run(self, call: ObservedCall, recorder: Recorder | None) -> Any:
-        row = slice(call.unit, call.unit + 1) if call.copied > 1 else slice(None)
+        """Return the output for one row, from a run with it or with its whole batch."""
+        unit = call.unit if call.copied > 1 else 0
+        batch = call.batch or Batch(call.args or (), call.kwargs, call.copied, unit)
+        if self._stands_alone(batch):
+            return self._run_rows(batch, _row_of(batch), recorder)
+        self._remark(_MIXED)
+        if recorder is not None and self._observes:
+            self._remark(_MIXED_POINTS)
+            recorder.failed = True
+        output = self._run_rows(batch, slice(None), None)
+        return copy_row(output, batch.rows, batch.unit)
+
+    def _stands_alone(self, batch: Batch) -> bool:
+        """Whether one row alone gives what it gives in its batch; runs both to find out, once."""
+        if batch.rows == 1:
+            return True
+        kind = shape_class(batch.args, batch.kwargs, batch.rows)
+        apart = self._book.known(kind)
+        if apart is None:
+            args, kwargs = unlike(batch.args, batch.kwargs, batch.rows, batch.unit)
+            changed = Batch(args, kwargs, batch.rows, batch.unit)
+            try:
+                output = self._run_rows(changed, slice(None), None)
+            except (ChanceError, SideEffectError):
+                raise
+            except Exception:  # values that it does not take
+                output = self._run_rows(batch, slice(None), None)
+            try:
+                alone = self._run_rows(batch, _row_of(batch), None)
+            except (ChanceError, SideEffectError):
+                raise
+            except Exception:  # fewer rows than it wants
+                alone = None
+            apart = same_output(copy_row(output, batch.rows, batch.unit), first_tensor(alone))
+            self._book.note(kind, apart=apart)
+        return apart
+
+    def _run_rows(self, batch: Batch, rows: slice, recorder: Recorder | None) -> Any:
         # A copy of its own: the module may write to its inputs, and a capture wants them as sent.
-        args, kwargs = copy_rows(call.args or (), call.kwargs, call.copied, row)
+        args, kwargs = copy_rows(batch.args, batch.kwargs, batch.rows, rows)
         if not args and not self._takes(kwargs):
             args, kwargs = tuple(kwargs.values()), {}
         like = next(filter(torch.is_floating_point, self._state()), None)
@@ -185,6 +236,10 @@ class ReferenceModel:
         self._remarks[sentence] = None
 
 
+def _row_of(batch: Batch) -> slice:
+    return slice(batch.unit, batch.unit + 1)
+
+
 def _frame_of(call: ObservedCall) -> Frame | None:
     """Return the frame of the row that stands for a call."""
     frame = call.frame
@@ -197,15 +252,6 @@ def _real(output: torch.Tensor, frame: Frame) -> torch.Tensor:
     if mask is None or output.shape[0] != 1 or not mask.any():
         return output
     return output[:, torch.from_numpy(mask[0]).to(output.device)]
-
-
-def _is_plain(value: Any) -> bool:
-    """Whether a value is data, or a container of data, so that a second run leaves it alone."""
-    if isinstance(value, _PLAIN):
-        return True
-    if type(value) is dict:
-        return all(map(_is_plain, value.values()))
-    return isinstance(value, (list, tuple)) and all(map(_is_plain, value))
 
 
 def _fitted(value: Any, like: torch.Tensor | None) -> Any:

@@ -6,8 +6,9 @@ from typing import Any, Final, final
 import torch
 
 from calidrift_agent._observe._intake import ObservedCall
-from calidrift_agent._observe._replay import UNKNOWN, RowReplay, ShadowError
+from calidrift_agent._observe._replay import UNKNOWN, WHOLE_BATCH, RowReplay, ShadowError
 from calidrift_agent._onnx import Blueprint, Replica
+from calidrift_agent._points import Frame
 from calidrift_agent._taps import Ledger, PointTable, Reading, Recorder, ShelfPool
 
 _MASK: Final = "attention_mask"
@@ -41,13 +42,24 @@ class SessionShadow:
         # Padding is left out of tensors, not of what was reduced already.
         masked = any(info.name == _MASK for info in blueprint.inputs)
         self._replica = Replica(blueprint, whole=masked)
+        # What is reduced in the graph is reduced by rows, which such batches do not have.
+        self._batches = Replica(blueprint, whole=True)
         self._replay = RowReplay()
         self._shelves = ShelfPool()
 
     @property
     def batch(self) -> int:
-        """See `Shadow`."""
+        """Copies of one row that make an accepted batch, `WHOLE_BATCH`, or `UNKNOWN`."""
         return self._replay.batch
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """See `Shadow`."""
+        return self._replay.remarks
+
+    def wants_whole(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], rows: int) -> bool:
+        """See `Shadow`."""
+        return self._replay.wants_whole(args, kwargs, rows)
 
     @property
     def copy_bytes(self) -> int:
@@ -60,8 +72,11 @@ class SessionShadow:
             return
         if self._replay.batch == UNKNOWN:
             self._replay.find(call, self._try, self._fixed or {1, call.copied})
+        self._replay.check(call, self._recorder, self._look_at_batch, self._look)
+        mixed = self._replay.batch != WHOLE_BATCH and self._replay.takes_whole(call)
         _, kwargs, _ = self._replay.inputs(call)
-        seen = self._replica.run(_feeds(kwargs), call.copied)
+        replica = self._batches if mixed else self._replica
+        seen = replica.run(_feeds(kwargs), call.copied)
         blueprint = self._blueprint
         call.ranges = self._record(seen, blueprint.ranges, call)
         if blueprint.clips != blueprint.ranges:
@@ -80,18 +95,35 @@ class SessionShadow:
     def _record(
         self, seen: Sequence[torch.Tensor | Reading], taps: Sequence[int], call: ObservedCall
     ) -> Recorder:
-        recorder = Recorder(
-            self._table, self._ledger, self._shelves, rows=call.copied, frame=call.frame
-        )
-        with torch.inference_mode():
-            for point, number in enumerate(taps):
-                value = seen[number]
-                if isinstance(value, Reading):
-                    recorder.add(point, value)
-                else:
-                    recorder.observe(point, value)
-            recorder.finish()
+        recorder = self._recorder(rows=call.copied, frame=call.frame)
+        _fill(recorder, seen, taps)
         return recorder
+
+    def _recorder(self, *, rows: int, repeat: int = 1, frame: Frame | None = None) -> Recorder:
+        return Recorder(
+            self._table, self._ledger, self._shelves, rows=rows, repeat=repeat, frame=frame
+        )
+
+    def _look(self, _: tuple[Any, ...], kwargs: Mapping[str, Any], recorder: Recorder) -> None:
+        seen = self._replica.run(_feeds(kwargs), recorder.rows)
+        _fill(recorder, seen, self._blueprint.ranges)
+
+    def _look_at_batch(
+        self, _: tuple[Any, ...], kwargs: Mapping[str, Any], recorder: Recorder
+    ) -> None:
+        seen = self._batches.run(_feeds(kwargs), recorder.rows)
+        _fill(recorder, seen, self._blueprint.ranges)
+
+
+def _fill(recorder: Recorder, seen: Sequence[torch.Tensor | Reading], taps: Sequence[int]) -> None:
+    with torch.inference_mode():
+        for point, number in enumerate(taps):
+            value = seen[number]
+            if isinstance(value, Reading):
+                recorder.add(point, value)
+            else:
+                recorder.observe(point, value)
+        recorder.finish()
 
 
 def _feeds(kwargs: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from torch.fx import GraphModule, Node
 from calidrift_agent._observe._intake import ObservedCall
 from calidrift_agent._observe._replay import UNKNOWN, RowReplay
 from calidrift_agent._observe._side_effects import draws_random_numbers, views_of, written
-from calidrift_agent._points import QuantizedGraph
+from calidrift_agent._points import Frame, QuantizedGraph
 from calidrift_agent._taps import (
     CopyKeeper,
     Ledger,
@@ -23,8 +23,11 @@ class Shadow(CopyKeeper, Protocol):
     """Makes the readings of a copied request."""
 
     @property
-    def batch(self) -> int:
-        """Copies of one row that make an accepted batch, `WHOLE_BATCH`, or `UNKNOWN`."""
+    def remarks(self) -> tuple[str, ...]:
+        """Sentences for the report, about requests that came."""
+
+    def wants_whole(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], rows: int) -> bool:
+        """Whether all rows of a request must be copied; asked in the request."""
 
     def run(self, call: ObservedCall) -> None:
         """Replay a call and leave its readings in it; in the drain, never in a request.
@@ -57,8 +60,17 @@ class GraphShadow:
 
     @property
     def batch(self) -> int:
-        """See `Shadow`."""
+        """Copies of one row that make an accepted batch, `WHOLE_BATCH`, or `UNKNOWN`."""
         return self._replay.batch
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """See `Shadow`."""
+        return self._replay.remarks
+
+    def wants_whole(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], rows: int) -> bool:
+        """See `Shadow`."""
+        return self._replay.wants_whole(args, kwargs, rows)
 
     @property
     def copy_bytes(self) -> int:
@@ -80,22 +92,24 @@ class GraphShadow:
         with torch.inference_mode():
             if self._replay.batch == UNKNOWN:
                 self._replay.find(call, self._try, fixed_batches(self._graph.graph_module))
+            self._replay.check(call, self._recorder, self._look, self._look)
             args, kwargs, repeat = self._replay.inputs(call)
             for bypass in (True, False):
-                recorder = Recorder(
-                    self._table,
-                    self._ledger,
-                    self._shelves,
-                    rows=call.copied,
-                    repeat=repeat,
-                    frame=call.frame,
-                )
+                recorder = self._recorder(rows=call.copied, repeat=repeat, frame=call.frame)
                 if bypass:
                     call.ranges = recorder
                 else:
                     call.clips = recorder
                 self._graph.run(args, kwargs, bypass=bypass, observe=recorder.observe, output=False)
                 recorder.finish()
+
+    def _recorder(self, *, rows: int, repeat: int = 1, frame: Frame | None = None) -> Recorder:
+        return Recorder(
+            self._table, self._ledger, self._shelves, rows=rows, repeat=repeat, frame=frame
+        )
+
+    def _look(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], recorder: Recorder) -> object:
+        return self._graph.run(args, kwargs, bypass=True, observe=recorder.observe)
 
     def _try(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         self._graph.run(args, kwargs, bypass=True, observe=_ignore)

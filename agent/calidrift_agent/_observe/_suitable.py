@@ -1,11 +1,13 @@
 """Calls that must not be observed: traced, captured, on another device, or without rows."""
 
 from collections.abc import Mapping
+from enum import Enum
 from typing import Any, Final
 
+import numpy as np
 import torch
 from torch.compiler import is_exporting
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_is_leaf, tree_leaves
 
 ELSEWHERE: Final = (
     "calls with inputs on another device than the CPU were not observed: reading tensors there "
@@ -18,12 +20,34 @@ NESTED: Final = (
     "and a mask to have such requests observed"
 )
 """Remark about calls with a nested input."""
+SPARSE: Final = (
+    "calls with sparse tensors (or others without strides) were not observed where a copy of the "
+    "inputs is needed: their rows cannot be cut; give dense tensors"
+)
+"""Remark about calls of which the inputs cannot be copied."""
+UNCOPIED: Final = (
+    "calls with sparse tensors (or others without strides) were observed, but neither captured nor "
+    "compared with a reference: their rows cannot be cut; give dense tensors"
+)
+"""Remark about such calls where a copy is not all that there is to see."""
+EMPTY: Final = "calls without rows (an input whose first dimension is 0) were not observed"
+"""Remark about calls with nothing in them."""
+NO_TENSORS: Final = (
+    "calls without torch tensors among their inputs were not observed (lists, tuples and dicts are "
+    "looked into, other objects are not): pass tensors by themselves"
+)
+"""Remark about calls with nothing that could be replayed."""
 TRACED: Final = (
     "calls inside a transform of torch.func (vmap, grad), a dispatch mode (say, a counter of "
     "operations) or a graph capture were not observed: tensors are no data there, and what the "
     "agent does would become part of the host's result"
 )
 """Remark about calls for which `is_traced` holds, and that are requests."""
+_PLAIN: Final = (
+    *(torch.Tensor, np.generic, type(None), bool, int, float, complex, str, bytes, Enum, slice),
+    *(torch.dtype, torch.device, torch.layout, torch.memory_format),
+)
+_STRIDED: Final = torch.strided
 _CUDA: Final = torch.version.cuda is not None
 # Bound once: on the way of a request, each look-up in torch's large modules finds cold memory.
 _tracing_state: Final = torch._C._get_tracing_state
@@ -71,6 +95,44 @@ def why_unsuitable(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
                 if isinstance(leaf, torch.Tensor) and (not leaf.is_cpu or leaf.is_nested):
                     return _why(leaf)
     return ""
+
+
+def why_uncopied(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
+    """Return why the inputs of a call cannot be copied, as a remark; "" where they can.
+
+    Cost: 0.2 us per input.
+    """
+    for value in (*args, *kwargs.values()):
+        if isinstance(value, torch.Tensor):
+            leaves = [value]
+        elif isinstance(value, (list, tuple, Mapping)):
+            leaves = [leaf for leaf in tree_leaves(value) if isinstance(leaf, torch.Tensor)]
+        else:
+            continue
+        if any(leaf.layout is not _STRIDED for leaf in leaves):
+            return SPARSE
+    return ""
+
+
+def is_container(value: Any) -> bool:
+    """Whether a value is a list, a tuple or a dict that torch takes apart and puts together again.
+
+    So also an `OrderedDict`, a named tuple and the `ModelOutput` of transformers; not any other
+    class that derives from these, of which a copy would share what it holds.
+    """
+    return isinstance(value, (list, tuple, dict)) and not tree_is_leaf(value)
+
+
+def is_plain(value: Any) -> bool:
+    """Whether an input is a tensor, a plain value, or a container of such: nothing with a state.
+
+    Example:
+        >>> is_plain([torch.ones(1), {"flag": True}]), is_plain(object())
+        (True, False)
+    """
+    if is_container(value):
+        return all(map(is_plain, value.values() if isinstance(value, Mapping) else value))
+    return isinstance(value, _PLAIN)
 
 
 def _why(value: torch.Tensor) -> str:

@@ -130,6 +130,10 @@ class Frame:
             kept = np.repeat(self.real[:, None], positions, axis=1)
         return grid_of(tensor, layout, self.rows, positions), None if kept.all() else kept
 
+    def unmasked(self) -> "Frame":
+        """Return the frame of the same call with padding that counts, before any tensor of it."""
+        return Frame(self.rows, self._length)
+
     def row(self, row: int) -> "Frame":
         """Return the frame of one row alone."""
         masks = {length: mask[row : row + 1] for length, mask in self.masks.items()}

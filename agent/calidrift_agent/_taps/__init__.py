@@ -13,7 +13,7 @@ from calidrift_agent._taps._inputs import copy_rows, named_tensors, repeat_row, 
 from calidrift_agent._taps._ledger import CONSECUTIVE_LIMIT, Ledger
 from calidrift_agent._taps._measure import Extremes, extremes_of, is_observable
 from calidrift_agent._taps._memory import PAGE_ELEMENTS, CopyKeeper, Shelf, ShelfPool
-from calidrift_agent._taps._reading import Reading
+from calidrift_agent._taps._reading import Reading, SeenColumn
 from calidrift_agent._taps._recorder import Recorder, reseed
 from calidrift_agent._taps._stride import SAMPLE_LIMIT, WHOLE_LIMIT, SamplePlan, sample_plan
 from calidrift_agent._taps._table import PointTable
@@ -35,6 +35,7 @@ __all__ = [
     "Recorder",
     "RowMaxima",
     "SamplePlan",
+    "SeenColumn",
     "Shelf",
     "ShelfPool",
     "Tap",

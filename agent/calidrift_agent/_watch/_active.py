@@ -5,8 +5,12 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Final, final
 
+import numpy as np
+from numpy.typing import NDArray
+
 from calidrift_agent._attach import Attachment
 from calidrift_agent._observe import Gate, View
+from calidrift_agent._vocabulary import DropReason, RequestColumn
 from calidrift_agent._watch._engine import Engine
 from calidrift_agent._watch._storage import Storage
 from calidrift_agent._watch._taken_in import TAKEN_IN
@@ -17,6 +21,18 @@ _LONG_SECONDS: Final = 60.0
 """How long a watch may be without any call before that is worth a sentence."""
 _SHOWN: Final = 4
 """Points that it names."""
+_LOST: Final = {
+    DropReason.QUEUE_FULL: "too many were waiting to be counted",
+    DropReason.UNSUITABLE_INPUT: (
+        "their inputs cannot be copied or read: no dense tensors on the CPU, no rows, or a type "
+        "that is not looked into"
+    ),
+    DropReason.STATEFUL_CALL: (
+        "an input is neither a tensor nor plain data (a cache, an object), and a second run might "
+        "change what the host goes on with"
+    ),
+}
+"""Why calls were dropped that would have been observed."""
 
 
 def silence_of(fired: Mapping[str, bool], calls: int) -> tuple[str, ...]:
@@ -64,6 +80,28 @@ def absence_of(calls: int, seconds: float, way: str) -> tuple[str, ...]:
         f"no call came through {way} in {seconds:.0f} s: either there are no requests, or they "
         "call something else of it (another method, a part of it), and such calls are not seen; "
         "watch what they call",
+    )
+
+
+def losses_of(requests: NDArray[np.int64]) -> tuple[str, ...]:
+    """A sentence for each reason why sampled calls were dropped, where none was observed at all.
+
+    Args:
+        requests: Counters of all windows, one for each `RequestColumn`.
+
+    Example:
+        >>> requests = np.zeros(40, np.int64)
+        >>> losses_of(requests)
+        ()
+    """
+    if requests[RequestColumn.OBSERVED] or not requests[RequestColumn.SAMPLED]:
+        return ()
+    sampled = int(requests[RequestColumn.SAMPLED])
+    drops = requests[RequestColumn.DROP_FIRST : RequestColumn.DROP_FIRST + len(DropReason)]
+    return tuple(
+        f"none of {sampled} sampled calls was observed: {count} were dropped because {_LOST[why]}"
+        for why, count in zip(DropReason, drops.tolist(), strict=True)
+        if count and why in _LOST
     )
 
 

@@ -75,6 +75,7 @@ class Books:
         """Sentences for the report, about inputs that came."""
         found = [] if self.observer is None else list(self.observer.remarks)
         tally = self.tally
+        found += tally.remarks
         found += [
             f"{kind} were passed over in {calls} sampled calls: what is observed are dense tensors "
             "of real numbers"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, final
+from typing import Any, Final, final
 
 import numpy as np
 import torch
@@ -11,7 +11,13 @@ from numpy.typing import NDArray
 from calidrift_agent._capture import CaptureRow, CaptureWriter
 from calidrift_agent._observe import ObservedCall
 from calidrift_agent._taps import Ledger, RowMaxima, named_tensors
+from calidrift_agent._vocabulary import DropReason
 from calidrift_agent._watch._allowed import AllowedInputs
+
+_UNKNOWN_TYPE: Final = (
+    "calls with quantized tensors, or others of a type that numpy does not know (float8), were not "
+    "captured: give CaptureOptions(inputs=...) without them"
+)
 
 
 @final
@@ -28,6 +34,8 @@ class CaptureDesk:
         self._points = points
         self._allowed = allowed
         self._ledger = ledger
+        # Sentences for the report.
+        self.remarks: dict[str, None] = {}
 
     def offer(
         self, call: ObservedCall, found: RowMaxima, ratio: float, writer: CaptureWriter
@@ -51,7 +59,12 @@ class CaptureDesk:
         else:
             tensors = allowed.choose(call.args, call.kwargs, call.time_ns)
         bfloat16 = tuple(name for name, tensor in tensors.items() if tensor.dtype is torch.bfloat16)
-        arrays = {name: _array(tensor) for name, tensor in tensors.items()}
+        try:
+            arrays = {name: _array(tensor) for name, tensor in tensors.items()}
+        except (RuntimeError, TypeError):  # numbers that numpy has no type for
+            self.remarks[_UNKNOWN_TYPE] = None
+            self._ledger.dropped(DropReason.UNSUITABLE_INPUT)
+            return
         for row in range(call.rows):
             maxima = np.full(self._points, np.nan, np.float32)
             maxima[found.points] = found.absmax[:, row]

@@ -62,6 +62,12 @@ class Tally:
         self.reset()
 
     @property
+    def remarks(self) -> tuple[str, ...]:
+        """Sentences for the report, about calls that came."""
+        replays = () if self.shadow is None else self.shadow.remarks
+        return *replays, *self._captures.remarks
+
+    @property
     def copy_bytes(self) -> int:
         """See `CopyKeeper`."""
         return self._shelves.size

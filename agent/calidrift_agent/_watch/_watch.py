@@ -28,7 +28,7 @@ from calidrift_agent._vocabulary import (
     RequestColumn,
     Strategy,
 )
-from calidrift_agent._watch._active import Active, silence_of
+from calidrift_agent._watch._active import Active, losses_of, silence_of
 from calidrift_agent._watch._allowed import AllowedInputs
 from calidrift_agent._watch._arguments import require_arguments
 from calidrift_agent._watch._cost import cost_of, reference_units
@@ -98,7 +98,11 @@ class Watch:
             notes=(
                 (self._note,)
                 if active is None
-                else (*active.notes(), *self._silence(active, meta, total, fired))
+                else (
+                    *active.notes(),
+                    *losses_of(total.requests),
+                    *self._silence(active, meta, total, fired),
+                )
             ),
             unread_calls=0 if active is None else active.engine.books.tally.unread,
             cost=None if active is None else cost_of(active.engine, active.storage),
@@ -300,6 +304,7 @@ def watch(
         inputs=attachment.reference is not None,
         batch=capture is not None,
         output=attachment.keep_output or attachment.reference is not None,
+        whole=None if attachment.reference is None else attachment.reference.wants_whole,
     )
     register(engine)  # first: a child that is forked while it starts must begin anew as well
     _start(engine, parts, attachment, keep)

@@ -1,10 +1,16 @@
 """Tensors that have no range which could be observed: told apart, in words, and never an error."""
 
+import collections
+import copy
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from calidrift_agent import CaptureOptions
+from calidrift_agent._observe._suitable import EMPTY, SPARSE, UNCOPIED
 from calidrift_agent._vocabulary import DropReason, RequestColumn, Stage, Strategy
 
 UNSUITABLE = RequestColumn.DROP_FIRST + list(DropReason).index(DropReason.UNSUITABLE_INPUT)
@@ -245,3 +251,157 @@ def test_a_process_that_has_not_begun_with_cuda_is_not_asked_for_a_capture(watch
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: pytest.fail("asked"))
     model(x)
     assert watch.report().observed_calls == 1
+
+
+class Graphs(nn.Module):
+    """Takes a sparse matrix beside a dense input, or a container of both."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 4), nn.Linear(4, 2)
+
+    def forward(self, x, matrix=None):
+        if not isinstance(x, torch.Tensor):
+            x = x["x"] if isinstance(x, dict) else x[0]
+        y = self.first(x)
+        return self.second(y if matrix is None else matrix @ y)
+
+
+def sparse(kind, size=3):
+    found = {"coo": torch.eye(size).to_sparse(), "csr": torch.eye(size).to_sparse_csr()}
+    return found[kind]
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support:UserWarning")
+@pytest.mark.parametrize("kind", ["coo", "csr"])
+@pytest.mark.parametrize("way", ["reference", "capture"])
+def test_layers_are_observed_where_sparse_inputs_cannot_be_copied(watch_all, tmp_path, kind, way):
+    net = Graphs().eval()
+    options = {"reference": copy.deepcopy(net)}
+    if way == "capture":
+        options = {"state_dir": tmp_path, "capture": CaptureOptions()}
+    watch = watch_all(net, **options)
+    x, matrix = torch.ones(3, 4), sparse(kind)
+    with torch.no_grad():
+        expected = Graphs.forward(net, x, matrix)
+        for _ in range(25):
+            assert torch.equal(net(x, matrix), expected)
+    _, total = watch.snapshot()
+    report = watch.report()
+    assert report.active
+    assert report.observed_calls == 25
+    assert report.observed == report.points
+    assert total.requests[ERRORS].sum() == 0
+    assert total.requests[UNSUITABLE] == 25
+    assert [note for note in report.notes if "sparse" in note] == [UNCOPIED]
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support:UserWarning")
+@pytest.mark.parametrize("kind", ["coo", "csr"])
+@pytest.mark.parametrize("way", ["compiled", "callable"])
+def test_sparse_inputs_are_dropped_where_all_is_seen_in_a_copy(watch_all, kind, way):
+    net = Graphs().eval()
+    served = net.compile(backend="eager") or net if way == "compiled" else net.forward
+    watch = watch_all(served)
+    call = served if way == "compiled" else watch
+    with torch.no_grad():
+        for _ in range(25):
+            call(torch.ones(3, 4), sparse(kind))
+    _, total = watch.snapshot()
+    report = watch.report()
+    assert report.active
+    assert report.observed_calls == 0
+    assert total.requests[ERRORS].sum() == 0
+    assert total.requests[UNSUITABLE] == 25
+    assert SPARSE in report.notes
+    assert any("none of 25 sampled calls was observed" in note for note in report.notes)
+
+
+@pytest.mark.filterwarnings("ignore:.*quantize:UserWarning")
+def test_types_that_numpy_does_not_know_are_no_errors_of_captures(watch_all, tmp_path):
+    class Side(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(4, 2)
+
+        def forward(self, x, _):
+            return self.layer(x)
+
+    net = Side().eval()
+    watch = watch_all(net, state_dir=tmp_path, capture=CaptureOptions())
+    with torch.no_grad():
+        for _ in range(25):
+            net(torch.ones(3, 4), torch.ones(3, 2).to(torch.float8_e4m3fn))
+    _, total = watch.snapshot()
+    report = watch.report()
+    assert report.active
+    assert report.observed_calls == 25
+    assert total.requests[ERRORS].sum() == 0
+    assert total.requests[UNSUITABLE] == 25
+    assert any("float8" in note for note in report.notes)
+
+
+Pair = collections.namedtuple("Pair", "x scale")
+CONTAINERS = {
+    "ordered": lambda x: collections.OrderedDict(x=x),
+    "default": lambda x: collections.defaultdict(list, x=x),
+    "named": lambda x: Pair(x, 1),
+    "numpy scalar": lambda x: {"x": x, "scale": np.float32(3)},
+    "slice": lambda x: {"x": x, "part": slice(1)},
+}
+
+
+@pytest.mark.parametrize("kind", sorted(CONTAINERS))
+@pytest.mark.parametrize("way", ["compiled", "reference"])
+def test_containers_of_plain_data_are_run_again(watch_all, kind, way):
+    net = Graphs().eval()
+    reference = copy.deepcopy(net) if way == "reference" else None
+    if way == "compiled":
+        net.compile(backend="eager")
+    watch = watch_all(net, reference=reference)
+    with torch.no_grad():
+        for _ in range(3):
+            net(CONTAINERS[kind](torch.ones(5, 4)))
+    _, total = watch.snapshot()
+    assert watch.report().observed_calls == 3
+    assert total.requests[RequestColumn.DROP_FIRST :].sum() == 0
+    if reference is not None:
+        assert total.requests[RequestColumn.COMPARED] == 3
+
+
+class Box:
+    def __init__(self, x):
+        self.x = x
+
+
+def test_what_is_no_plain_data_is_said(watch_all):
+    class Boxed(Graphs):
+        def forward(self, box, beside=None):
+            return super().forward(box.x)
+
+    net = Boxed().eval()
+    watch = watch_all(net, reference=copy.deepcopy(net))
+    with torch.no_grad():
+        net(Box(torch.ones(2, 4)))
+    assert any("are not compared" in note for note in watch.report().notes)
+    watch.close()
+    net.compile(backend="eager")
+    for beside, sentence in ((None, "without torch tensors"), (torch.ones(2), "plain data")):
+        other = watch_all(net)
+        with torch.no_grad():
+            net(Box(torch.ones(2, 4)), beside)
+        notes = other.report().notes
+        assert any(sentence in note for note in notes)
+        assert any("none of 1 sampled calls was observed" in note for note in notes)
+        other.close()
+
+
+@pytest.mark.parametrize("way", ["eager", "compiled"])
+def test_calls_without_rows_are_said(watch_all, way):
+    net = Graphs().eval()
+    if way == "compiled":
+        net.compile(backend="eager")
+    watch = watch_all(net)
+    with torch.no_grad():
+        net(torch.ones(0, 4))
+    assert EMPTY in watch.report().notes
