@@ -26,6 +26,15 @@ ANALYZER_METRICS: Final[tuple[Metric, ...]] = (
         "Rows of windows written to the store.",
     ),
     Metric(
+        "calidrift_analyzer_dated_back_windows_total",
+        "calidrift.analyzer.dated_back_windows",
+        MetricType.COUNTER,
+        "{window}",
+        ("model",),
+        Emitter.ANALYZER,
+        "Pushed windows that ended ahead of the analyzer's clock, dated back to it.",
+    ),
+    Metric(
         "calidrift_analyzer_job_duration_seconds",
         "calidrift.analyzer.job_duration",
         MetricType.HISTOGRAM,

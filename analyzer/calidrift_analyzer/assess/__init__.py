@@ -12,6 +12,7 @@ from calidrift_analyzer.assess._evidence import (
     units_to_alarm,
 )
 from calidrift_analyzer.assess._intervals import interval, lower_bound
+from calidrift_analyzer.assess._judged import judged
 from calidrift_analyzer.assess._landmarks import landmarks
 from calidrift_analyzer.assess._rules import HARM_DB, LEARNING_FLOOR, AssessRules
 from calidrift_analyzer.assess._stored import assess_stored
@@ -26,6 +27,7 @@ __all__ = [
     "canary_units",
     "exceedances_to_alarm",
     "interval",
+    "judged",
     "landmarks",
     "log_evidence",
     "lower_bound",

@@ -3,7 +3,9 @@
 from collections import defaultdict
 
 from calidrift_analyzer.assess._assess import assess
+from calidrift_analyzer.assess._judged import judged
 from calidrift_analyzer.assess._rules import AssessRules
+from calidrift_analyzer.config import ModelContract
 from calidrift_analyzer.errors import NoDataError
 from calidrift_analyzer.records import ModelAssessment, PointTotals
 from calidrift_analyzer.store import Store
@@ -16,6 +18,7 @@ def assess_stored(
     model: str,
     *,
     profile: str | None = None,
+    contract: ModelContract | None = None,
     rules: AssessRules = AssessRules(),  # noqa: B008 - frozen, so one for all is safe
 ) -> ModelAssessment:
     """Assess one model from the store.
@@ -26,8 +29,8 @@ def assess_stored(
     Args:
         store: The store, after a collect run.
         model: Name of the model.
-        profile: Digest of the profile; default: the one that was recorded last, leaving out one
-            that is only tried on canaries.
+        profile: Digest of the profile; default: the one that `judged` gives.
+        contract: The model as it is configured; without it no version is known to serve.
         rules: False alarm probability, what counts as harm, and the service level.
 
     Returns:
@@ -38,15 +41,15 @@ def assess_stored(
         ProfileMismatchError: The collected profile does not fit the windows.
     """
     if profile is None:
-        found = store.observed(model)
-        if not found:
+        found = judged(store, model, contract)
+        if found is None:
             known = sorted({one.model for one in store.observed()})
             listed = f"recorded are: {', '.join(known)}" if known else "no model has windows yet"
             raise NoDataError(
                 f"nothing was recorded about model {model!r} ({listed}); check the name given to "
                 "watch(..., name=...) and that its state_dir is listed under state_dirs"
             )
-        profile = store.canaries.in_service(found).profile
+        profile = found.profile
     totals = store.totals(model, profile)
     history = store.history(model, profile)
     reference = store.profile(profile)

@@ -79,9 +79,9 @@ def note_skipped(output: Output, collected: CollectReport) -> None:
 def _beside(store: Store, assessment: ModelAssessment) -> list[str]:
     """Name profiles under which traffic still runs, though another one is judged."""
     return [
-        f"{assessment.model}: judged under profile {assessment.profile[:12] or '(none)'}, which "
-        f"reported last; traffic at the same time under profile {other.profile[:12] or '(none)'} "
-        "is not part of it: some processes serve another version"
+        f"{assessment.model}: judged under profile {assessment.profile[:12] or '(none)'}; traffic "
+        f"at the same time under profile {other.profile[:12] or '(none)'} is not part of it: some "
+        "processes serve another version"
         for other in store.observed(assessment.model)
         if assessment.last_ns
         and other.profile != assessment.profile
@@ -138,7 +138,7 @@ def _assess(store: Store, model: str, config: AnalyzerConfig) -> ModelAssessment
     rules = AssessRules() if declared is None else AssessRules.of(declared)
     if not store.observed(model):  # declared only: that there is no data is the answer
         return assess(store.totals(model, ""), store.history(model, ""), None, rules)
-    return assess_stored(store, model, rules=rules)
+    return assess_stored(store, model, contract=declared, rules=rules)
 
 
 def interval_text(low: float, high: float) -> str:

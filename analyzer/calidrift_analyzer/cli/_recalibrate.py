@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from calidrift_agent._command_line import Invocation
+from calidrift_analyzer.assess import judged
 from calidrift_analyzer.cli._assessed import note_skipped
 from calidrift_analyzer.cli._output import Output
 from calidrift_analyzer.collect import collect
@@ -81,12 +82,12 @@ def recalibrate(
 def _production(
     config: AnalyzerConfig, contract: ModelContract, out: Output, *, required: bool
 ) -> Production | None:
-    """Collect, then take the sketches under the newest profile."""
+    """Collect, then take the sketches under the profile that is judged."""
     with open_store(config) as store:
         with out.progress("collecting"):
             collected = collect(config.state_dirs, store)
-        observed = store.observed(contract.name)
-        totals = store.totals(contract.name, observed[0].profile) if observed else None
+        found = judged(store, contract.name, contract)
+        totals = None if found is None else store.totals(contract.name, found.profile)
     note_skipped(out, collected)
     if totals is not None and any(point.units for point in totals.points):
         return Production.of_totals(totals)

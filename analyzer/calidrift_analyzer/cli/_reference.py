@@ -130,7 +130,7 @@ def _show(config: AnalyzerConfig, model: str, digest: str | None, out: Output) -
     rules = AssessRules() if declared is None else AssessRules.of(declared)
     with open_store(config) as store:
         collect(config.state_dirs, store)
-        chosen, profile = observed_profile(store, model, digest)
+        chosen, profile = observed_profile(store, model, digest, declared)
         units = store.references.first_units(
             model, chosen.profile, chosen.instrument, rules.reference_units
         )

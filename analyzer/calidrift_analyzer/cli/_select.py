@@ -8,6 +8,7 @@ import numpy as np
 import typer
 
 from calidrift_agent._command_line import Invocation, jsonable
+from calidrift_analyzer.assess import judged
 from calidrift_analyzer.cli._assessed import note_skipped
 from calidrift_analyzer.cli._output import Output, count, number, share
 from calidrift_analyzer.collect import collect
@@ -77,19 +78,19 @@ def select(
 
 
 def _pool(config: AnalyzerConfig, model: str, out: Output) -> StoredPool:
-    """Collect, then read the captures that were compared with the newest profile."""
+    """Collect, then read the captures that were compared with the profile that is judged."""
     with open_store(config) as store:
         with out.progress("collecting"):
             collected = collect(config.state_dirs, store)
         note_skipped(out, collected)
-        observed = store.observed(model)
-        if not observed:
+        found = judged(store, model, config.models.get(model))
+        if found is None:
             listed = ", ".join(str(folder) for folder in config.state_dirs) or "none"
             raise NoDataError(
                 f"nothing was recorded about model {model!r} (state_dirs: {listed}); check the "
                 "name given to watch(..., name=...) and list its state_dir under state_dirs"
             )
-        stored = stored_pool(store, model, observed[0].profile)
+        stored = stored_pool(store, model, found.profile)
     for sentence in stored.skipped:
         out.note(f"skipped: {sentence}")
     return stored

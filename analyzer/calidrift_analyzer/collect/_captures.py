@@ -1,5 +1,6 @@
 """The listing of captured requests; the tensors stay in their files."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -29,9 +30,9 @@ def collect_captures(folder: Path, store: Store, tally: Tally) -> None:
         StoreError: The database failed; run again.
     """
     root = folder / _CAPTURES
-    known = {
-        entry.path: entry for entry in store.captures() if Path(entry.path).is_relative_to(root)
-    }
+    entries = store.captures()
+    known = {entry.path: entry for entry in entries if Path(entry.path).is_relative_to(root)}
+    moved = {(entry.process, Path(entry.path).name): entry for entry in entries}
     found: dict[str, CaptureEntry] = {}
     try:
         paths = list_captures(root)
@@ -41,9 +42,10 @@ def collect_captures(folder: Path, store: Store, tally: Tally) -> None:
     for path in paths:
         try:
             size = path.stat().st_size
-            listed = known.get(str(path))
+            listed = known.get(str(path)) or moved.get((path.parent.name, path.name))
             if listed is None or listed.size != size:
                 listed = _entry(path, size)
+            listed = replace(listed, path=str(path))
             found[str(path)] = listed
         except FileNotFoundError:
             continue  # replaced since it was listed

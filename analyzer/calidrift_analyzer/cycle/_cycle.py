@@ -123,7 +123,7 @@ def collect_and_assess(
     collected = collect(config.state_dirs, store)
     rules = AssessRules.of(contract)
     if store.observed(contract.name):
-        assessment = assess_stored(store, contract.name, rules=rules)
+        assessment = assess_stored(store, contract.name, contract=contract, rules=rules)
         assessment = store.annotations.annotate(assessment)
         document = json.dumps(record_document(assessment))
         store.outcomes.record_assessment(assessment, document)

@@ -11,7 +11,7 @@ from calidrift_agent._profile import CalibrationProfile
 from calidrift_agent._registry import Version, open_version
 from calidrift_agent._vocabulary import ReferenceSource
 from calidrift_agent.errors import ProfileError, RegistryError
-from calidrift_analyzer.assess import AssessRules, assess_stored
+from calidrift_analyzer.assess import AssessRules, assess_stored, judged
 from calidrift_analyzer.collect import collect
 from calidrift_analyzer.config import AnalyzerConfig, ModelContract
 from calidrift_analyzer.errors import ConfigurationError, NoDataError, RefusedError
@@ -39,7 +39,7 @@ class LearnOptions:
     Attributes:
         units: Random units to learn from; what the configuration says where not given.
         profile: Start of the digest of the profile under which the units were observed; the one
-            that was reported last where not given.
+            that the model is judged by where not given.
         output: Write the profile to this file and leave the registry alone.
         force: Learn although an alarm was raised or could not be, points are suspected, or there
             is a random reference.
@@ -133,7 +133,7 @@ def _learned(
     rules = AssessRules() if contract is None else AssessRules.of(contract)
     with Store.open(config.database, patience=COMMAND_PATIENCE) as store:
         collect(config.state_dirs, store)
-        chosen, profile = observed_profile(store, model, options.profile)
+        chosen, profile = observed_profile(store, model, options.profile, contract)
         version = None if options.force else _known(contract, profile, options)
         if version is not None:
             return _served(store, version, changed=False)
@@ -157,14 +157,18 @@ def _learned(
 
 
 def observed_profile(
-    store: Store, model: str, digest: str | None = None
+    store: Store,
+    model: str,
+    digest: str | None = None,
+    contract: ModelContract | None = None,
 ) -> tuple[ObservedModel, CalibrationProfile]:
     """Choose the profile under which units were observed.
 
     Args:
         store: The store, after a collect run.
         model: Name of the model.
-        digest: Start of its digest; the one that was reported last where not given.
+        digest: Start of its digest; the one that the model is judged by where not given.
+        contract: The model as it is configured.
 
     Raises:
         NoDataError: Nothing was recorded about the model, or under that profile.
@@ -183,7 +187,7 @@ def observed_profile(
         raise NoDataError(
             f"no unit of {model} was observed under a profile {digest!r}; observed are: {listed}"
         )
-    chosen = matching[0]
+    chosen = (judged(store, model, contract) if digest is None else None) or matching[0]
     instruments = sorted({one.instrument for one in found if one.profile == chosen.profile})
     if len(instruments) > 1:
         raise RefusedError(

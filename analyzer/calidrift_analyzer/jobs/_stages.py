@@ -122,7 +122,7 @@ def _selection_document(selection: Selection) -> dict[str, Any]:
 
 def _assessed(store: Store, contract: ModelContract) -> ModelAssessment:
     """Judge as `status` does, with what people muted and marked beside it."""
-    found = assess_stored(store, contract.name, rules=AssessRules.of(contract))
+    found = assess_stored(store, contract.name, contract=contract, rules=AssessRules.of(contract))
     return store.annotations.annotate(found)
 
 

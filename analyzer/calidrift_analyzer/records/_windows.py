@@ -219,10 +219,20 @@ class ModelHistory:
 @final
 @dataclass(frozen=True, slots=True)
 class ObservedModel:
-    """That a model was recorded at all: under which profile, with which instrument, until when."""
+    """That a model was recorded at all: under which profile, with which instrument, until when.
+
+    Attributes:
+        model: Name of the model.
+        profile: Digest of the profile; empty without one.
+        instrument: What was measured with.
+        processes: How many processes.
+        last_ns: End of the last window by the clock of its process, UTC nanoseconds.
+        arrived_ns: When the last window came, by the analyzer's clock, UTC nanoseconds.
+    """
 
     model: str
     profile: str
     instrument: Instrument
     processes: int
     last_ns: int
+    arrived_ns: int

@@ -1,6 +1,6 @@
 """Webhooks of Alertmanager and Grafana: alerts that may lead to a recalibration."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Final, final
 
 from fastapi import APIRouter, Depends, Request
@@ -66,15 +66,26 @@ async def grafana(request: Request, body: GrafanaGroup, caller: MayTrigger) -> R
 
 
 async def _receive(request: Request, group: Group, source: Trigger, caller: Caller) -> Received:
-    """Write down what the alerts ask for; the work itself is not waited for."""
+    """Write down what the alerts ask for, all of them or none; the work is not waited for."""
     service = service_of(request)
     config = service.config
 
+    def take(store: Store) -> tuple[OrderView, ...]:
+        known: dict[tuple[str, str, str], OrderView] = {}
+        views = []
+        for alert in group.alerts:
+            order = _order(group, alert, source, caller)
+            same = (order.key, order.model, alert.status)
+            if same in known:
+                views.append(replace(known[same], new=False))
+                continue
+            view = known[same] = _take(store, config, alert, order)
+            views.append(view)
+        return tuple(views)
+
     def work(store: Store) -> tuple[OrderView, ...]:
-        return tuple(
-            _take(store, config, alert, _order(group, alert, source, caller))
-            for alert in group.alerts
-        )
+        # Where a commit is lost after it became durable, the keys of alerts find what it stored.
+        return store.jobs.changing(lambda: take(store), done=lambda: None)
 
     views = await service.owner.ask(work)
     service.worker.wake()

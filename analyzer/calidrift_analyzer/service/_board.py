@@ -66,6 +66,7 @@ class Board:
         self._latest: dict[str, tuple[int, ModelAssessment]] = {}
         self._figures = Figures()
         self._rows: Counter[str] = Counter()
+        self._dated_back: Counter[str] = Counter()
         self._counts: dict[str, deque[_Count]] = {}
 
     def put(self, assessment: ModelAssessment) -> None:
@@ -120,6 +121,17 @@ class Board:
         if rows > 0:
             with self._lock:
                 self._rows[model] += rows
+
+    def count_dated_back(self, model: str, windows: int) -> None:
+        """Count windows that ended ahead of this clock, and were dated back."""
+        if windows > 0:
+            with self._lock:
+                self._dated_back[model] += windows
+
+    def dated_back(self) -> Mapping[str, int]:
+        """Give the windows that were dated back since the start, by model."""
+        with self._lock:
+            return MappingProxyType(dict(self._dated_back))
 
     def rows(self) -> Mapping[str, int]:
         """Give the rows of windows that were written since the start, by model."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Final, final
 
 from calidrift_agent._sketch import MagnitudeSketch
+from calidrift_analyzer.assess import judged
 from calidrift_analyzer.errors import NoDataError
 from calidrift_analyzer.service._reading import ViewContext, require_model
 from calidrift_analyzer.store import Store
@@ -70,22 +71,21 @@ def view_histogram(store: Store, context: ViewContext, model: str, point: str) -
         NoDataError: There is no such model or point, or nothing was recorded of it.
     """
     require_model(store, context.config, model)
-    observed = store.observed(model)
-    if not observed:
+    chosen = judged(store, model, context.config.models.get(model))
+    if chosen is None:
         raise NoDataError(f"nothing was recorded about model {model!r} yet")
-    newest = observed[0]
-    totals = store.totals(model, newest.profile, instrument=newest.instrument)
+    totals = store.totals(model, chosen.profile, instrument=chosen.instrument)
     found = next((one for one in totals.points if one.name == point), None)
     if found is None:
         raise NoDataError(f"model {model!r} has no point {point!r}; see its points")
     production = found.sketch()
-    reference = store.profile(newest.profile)
+    reference = store.profile(chosen.profile)
     known = None if reference is None else reference.find(point)
     clip = None if known is None else known.clip_bound
     bound = None if known is None else known.observed_bound
     return Histogram(
         model=model,
-        profile=newest.profile,
+        profile=chosen.profile,
         point=point,
         bars=_bars(None if known is None else known.sketch, production),
         clip_lo=None if clip is None else clip.lo,

@@ -6,7 +6,7 @@ later answer: times, counts and energies must be possible, not only well-formed.
 
 import re
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, final
 
 import numpy as np
@@ -17,19 +17,25 @@ from calidrift_agent._vocabulary import ValueColumn
 from calidrift_agent.errors import ProfileError, StateFormatError
 from calidrift_analyzer.service._board import Board
 from calidrift_analyzer.service._received import Received
-from calidrift_analyzer.store import RemoteCapture, Store
+from calidrift_analyzer.store import Heard, RemoteCapture, Store
 
 __all__ = ["Ingested", "check_push", "store_push"]
 
 _PROCESS: Final = re.compile(r"[0-9a-f]{32}")
 _DIGEST: Final = re.compile(r"[0-9a-f]{0,128}")
+_DOTS: Final = frozenset({".", ".."})
 _MOST_POINTS: Final = 4_096
 _MOST_TEXT: Final = 512
 _LARGEST_COUNT: Final = 2**46
 """Sums of 100,000 windows still fit 64 bits; one window can hold no more elements than this."""
 _LARGEST_NUMBER: Final = 2**53
-_AHEAD_NS: Final = 86_400 * 10**9
-"""How far the clock of a sender may be ahead of this one."""
+_LATEST_NS: Final = 2**62
+"""No clock shows more; the year 2116."""
+_AHEAD_NS: Final = 300 * 10**9
+"""How far the clock of a sender may be ahead of this one; what ends later is dated back."""
+_SPARE_WINDOWS: Final = 1_000
+_SPARE_NS: Final = 6 * 3_600 * 10**9
+"""By so much more than the time that went by a process may have numbered: clocks step."""
 _SUMS: Final = (ValueColumn.RATIO_SUM, ValueColumn.CLIPPED_ENERGY, ValueColumn.ENERGY)
 
 
@@ -57,12 +63,11 @@ class Ingested:
     wanted: tuple[str, ...] = ()
 
 
-def check_push(push: Push, now_ns: int | None = None) -> CalibrationProfile | None:
+def check_push(push: Push) -> CalibrationProfile | None:
     """Check that a push can be true.
 
     Args:
         push: What was decoded.
-        now_ns: The time, UTC nanoseconds; the clock where left out.
 
     Returns:
         The profile that came along; `None` without one.
@@ -71,12 +76,11 @@ def check_push(push: Push, now_ns: int | None = None) -> CalibrationProfile | No
         StateFormatError: Something in it cannot be, in one sentence.
     """
     _check_meta(push.meta)
-    until_ns = (time.time_ns() if now_ns is None else now_ns) + _AHEAD_NS
     numbers = [window.number for window in push.windows]
     if numbers != sorted(set(numbers)):
         raise StateFormatError("the windows of a push must be in the order of their numbers")
     for window in push.windows:
-        _check_window(window, until_ns)
+        _check_window(window)
     for capture in push.captures or ():
         if not 0 < len(capture.name) <= _MOST_TEXT or len(capture.segment or "") > _MOST_TEXT:
             raise StateFormatError("a capture of a push has an empty or too long name or segment")
@@ -92,6 +96,9 @@ def store_push(
 ) -> Ingested:
     """Store what was checked; repeating it changes nothing.
 
+    Windows that end further ahead than clocks differ are dated back to that moment: refused they
+    would be lost, as they are they would be the newest for as long as that clock is wrong.
+
     Args:
         store: The store.
         board: Where rows are counted.
@@ -100,15 +107,28 @@ def store_push(
         received: Where captures are kept that are asked for; `None` to ask for none.
 
     Raises:
+        StateFormatError: The process cannot have come to such a number of a window yet.
         StoreError: The database failed; each part was stored whole or not at all, so repeat it.
     """
     meta = push.meta
+    now_ns = time.time_ns()
+    last_ns = store.views.last_arrival_ns() if push.windows else 0
+    if push.windows and last_ns <= now_ns + _AHEAD_NS:  # else this clock was set back
+        _check_numbers(store.views.heard(meta), push, now_ns)
     if profile is not None:
         store.put_profile(profile)
     before = store.views.windows().get(meta.model, (0, 0))[0] if push.windows else 0
     stored = 0
     if push.windows:
-        stored = store.ingest(meta, push.windows, batch=store.next_batch())
+        until_ns = max(now_ns, last_ns) + _AHEAD_NS
+        last = store.last_number(meta)
+        stored = store.ingest(
+            meta,
+            [_dated(window, until_ns) for window in push.windows],
+            batch=store.next_batch(),
+        )
+        ahead = sum(one.end_ns > until_ns and one.number > last for one in push.windows)
+        board.count_dated_back(meta.model, ahead)
         board.count_rows(meta.model, store.views.windows()[meta.model][0] - before)
     if push.captures is not None:
         listed = [
@@ -136,6 +156,40 @@ def store_push(
     )
 
 
+def _check_numbers(heard: Heard | None, push: Push, now_ns: int) -> None:
+    """Refuse a number that the process cannot have come to: later windows would count as known.
+
+    Windows are numbered from the beginning of a process on, one in `window_seconds`. How it began
+    is what its first push said; a clock of it that is ahead says nothing.
+    """
+    meta = push.meta
+    started_ns = meta.started_ns if heard is None else heard.started_ns
+    length_ns = (meta.window_seconds if heard is None else heard.window_seconds) * 1e9
+    most = []
+    if started_ns <= now_ns + _AHEAD_NS:
+        most.append((now_ns + _AHEAD_NS - started_ns) / length_ns)
+    if heard is not None:
+        most.append(heard.number + (now_ns - heard.arrived_ns) / length_ns)
+    if not most:
+        return
+    limit = max(most) + _SPARE_WINDOWS + _SPARE_NS / length_ns
+    number = push.windows[-1].number
+    if number > limit:
+        raise StateFormatError(
+            f"window {number} cannot be: at one window in {length_ns / 1e9:g} s, process "
+            f"{meta.process} can have come to number {limit:.0f} at most; nothing of the push was "
+            "stored"
+        )
+
+
+def _dated(window: Window, until_ns: int) -> Window:
+    """Give a window that ends at a moment at the latest, as long as it was."""
+    late_ns = window.end_ns - until_ns
+    if late_ns <= 0:
+        return window
+    return replace(window, start_ns=max(1, window.start_ns - late_ns), end_ns=until_ns)
+
+
 def _check_meta(meta: StateMeta) -> None:
     if not _PROCESS.fullmatch(meta.process):
         raise StateFormatError("process must be 32 hexadecimal digits")
@@ -144,6 +198,10 @@ def _check_meta(meta: StateMeta) -> None:
     if not _named(meta.model) or len(meta.model) > 256:
         raise StateFormatError("model must be a name of 1 to 256 printable characters")
     names = [point.name for point in meta.points]
+    if not _DOTS.isdisjoint((meta.model, *names)):
+        raise StateFormatError(
+            "no model and no point may be called '.' or '..': a browser takes these out of links"
+        )
     if len(names) > _MOST_POINTS or len(set(names)) != len(names):
         raise StateFormatError(f"points must be at most {_MOST_POINTS}, each named once")
     texts = (meta.boot, meta.agent_version, *(n for p in meta.points for n in (p.name, *p.aliases)))
@@ -164,11 +222,11 @@ def _named(text: str) -> bool:
     return 0 < len(text) <= _MOST_TEXT and text.isprintable()
 
 
-def _check_window(window: Window, until_ns: int) -> None:
+def _check_window(window: Window) -> None:
     number = window.number
     if not 0 <= number < _LARGEST_NUMBER:
         raise StateFormatError(f"a window has the number {number}; numbers begin at 0")
-    if not 0 < window.start_ns <= window.end_ns <= until_ns:
+    if not 0 < window.start_ns <= window.end_ns < _LATEST_NS:
         raise StateFormatError(
             f"window {number} lies in time where it cannot; check the clock of the sender"
         )

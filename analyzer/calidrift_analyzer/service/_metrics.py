@@ -111,6 +111,9 @@ class AnalyzerCollector(Collector):
         rows = _counter("calidrift_analyzer_ingested_rows_total")
         for model, count in self._board.rows().items():
             rows.add_metric((model,), count)
+        ahead = _counter("calidrift_analyzer_dated_back_windows_total")
+        for model, count in self._board.dated_back().items():
+            ahead.add_metric((model,), count)
         success = _gauge("calidrift_analyzer_task_last_success_timestamp_seconds")
         runs = _counter("calidrift_analyzer_task_runs_total")
         for task in figures.tasks:
@@ -120,7 +123,18 @@ class AnalyzerCollector(Collector):
             runs.add_metric((task.task, "done"), task.runs - task.failures)
         size = _gauge("calidrift_analyzer_store_bytes")
         _add(size, (), figures.store_bytes)
-        return [recalibrations, revalidated, at_work, deployed, lag, rows, success, runs, size]
+        return [
+            recalibrations,
+            revalidated,
+            at_work,
+            deployed,
+            lag,
+            rows,
+            ahead,
+            success,
+            runs,
+            size,
+        ]
 
 
 def analyzer_registry(board: Board) -> tuple[CollectorRegistry, JobDurations]:

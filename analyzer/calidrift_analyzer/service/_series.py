@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from calidrift_agent._profile import CalibrationProfile, ClipBound
 from calidrift_agent._sketch import MagnitudeSketch
+from calidrift_analyzer.assess import judged
 from calidrift_analyzer.errors import NoDataError
 from calidrift_analyzer.ranges import Range, grid_of, predict
 from calidrift_analyzer.service._reading import ViewContext, bare_assessment, require_model
@@ -58,17 +59,16 @@ def view_series(
     point and slice that was not looked at before.
     """
     require_model(store, context.config, model)
-    observed = store.observed(model)
-    if not observed:
+    chosen = judged(store, model, context.config.models.get(model))
+    if chosen is None:
         raise NoDataError(f"nothing was recorded about model {model!r} yet")
-    newest = observed[0]
     step_ns = max(_SECOND, round(hours * 3_600 * _SECOND / slices))
-    last = min(newest.last_ns, time.time_ns()) // step_ns
+    last = min(chosen.last_ns, time.time_ns()) // step_ns
     first = last - slices + 1
     span = SeriesSpan(
         model=model,
-        profile=newest.profile,
-        instrument=newest.instrument,
+        profile=chosen.profile,
+        instrument=chosen.instrument,
         since_ns=first * step_ns - 1,
         until_ns=(last + 1) * step_ns - 1,
         step_ns=step_ns,
@@ -83,7 +83,7 @@ def view_series(
     starts = [slice_ * step_ns for slice_ in range(first, last + 1)]
     return Series(
         model=model,
-        profile=newest.profile,
+        profile=chosen.profile,
         measure=measure,
         step_seconds=step_ns / _SECOND,
         starts=tuple(datetime.fromtimestamp(start / 1e9, UTC) for start in starts),

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Final, final
 
 from calidrift_agent._registry import VersionLayout
-from calidrift_analyzer.assess import AssessRules, assess_stored
+from calidrift_analyzer.assess import AssessRules, assess_stored, judged
 from calidrift_analyzer.collect import CollectReport, collect
 from calidrift_analyzer.config import AnalyzerConfig
 from calidrift_analyzer.cycle import landmarks_of, retention_of
@@ -221,9 +221,13 @@ class Tasks:
         rules = AssessRules() if contract is None else AssessRules.of(contract)
         before = self.board.latest().get(model)
         # Judging months of windows takes seconds: not again where nothing came in between.
-        stands = (store.views.windows().get(model), store.profile_digests())
+        stands = (
+            store.views.windows().get(model),
+            store.profile_digests(),
+            judged(store, model, contract),
+        )
         if before is None or self._judged.get(model) != stands:
-            assessment = assess_stored(store, model, rules=rules)
+            assessment = assess_stored(store, model, contract=contract, rules=rules)
             self._judged[model] = stands
         else:
             assessment = before[1]

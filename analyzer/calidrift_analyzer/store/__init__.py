@@ -19,6 +19,7 @@ from calidrift_analyzer.store._retention import (
 from calidrift_analyzer.store._store import Store
 from calidrift_analyzer.store._upkeep import Upkeep
 from calidrift_analyzer.store._views import (
+    Heard,
     Kept,
     RemoteCapture,
     SeriesColumns,
@@ -33,6 +34,7 @@ __all__ = [
     "CheckReport",
     "Deployments",
     "FindLandmarks",
+    "Heard",
     "JobBook",
     "Kept",
     "Landmarks",

@@ -63,9 +63,12 @@ class JobBook:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self._changing = False
 
     def changing(self, change: Callable[[], _T], *, done: Callable[[], _T | None]) -> _T:
         """Make one change, exactly once, also where the disk fills up in the middle.
+
+        Inside another change it becomes a part of that one, which is then made as a whole or not.
 
         DuckDB may die *after* a commit became durable. The change is then looked for before it is
         made again.
@@ -78,15 +81,21 @@ class JobBook:
         Raises:
             StoreError: The database failed; nothing or everything was stored.
         """
+        if self._changing:
+            return change()
+        self._changing = True
         try:
+            try:
+                with self._connection.transaction():
+                    return change()
+            except StoreLostError:
+                found = done()
+                if found is not None:
+                    return found
             with self._connection.transaction():
                 return change()
-        except StoreLostError:
-            found = done()
-            if found is not None:
-                return found
-        with self._connection.transaction():
-            return change()
+        finally:
+            self._changing = False
 
     def add(self, new: NewJob, *, document: Mapping[str, Any] | None = None) -> int:
         """Queue a job; inside `changing`.

@@ -204,13 +204,17 @@ class Store:
     def observed(self, model: str | None = None) -> tuple[ObservedModel, ...]:
         """List what was recorded at all, the most recent first.
 
+        A clock that is ahead makes nothing more recent than its arrival.
+
         Args:
             model: Only this model; all of them where left out.
         """
         rows = self._connection.rows(query("observed_models"))
         return tuple(
-            ObservedModel(str(name), str(profile), Instrument(kind), int(processes), int(last_ns))
-            for name, profile, kind, processes, last_ns in rows
+            ObservedModel(
+                str(name), str(profile), Instrument(kind), int(processes), int(last), int(arrived)
+            )
+            for name, profile, kind, processes, last, arrived in rows
             if model is None or name == model
         )
 
@@ -288,12 +292,15 @@ class Store:
     def put_captures(self, folder: Path, rows: Sequence[CaptureEntry]) -> None:
         """Replace the listing of one capture folder, all or none.
 
+        A file of a process is listed once: one of that name that lay elsewhere is forgotten.
+
         Args:
             folder: Where the files lie; rows of files that are gone from it are forgotten.
             rows: What lies there now.
         """
+        files = [f"{row.process}/{Path(row.path).name}" for row in rows]
         with self._connection.transaction():
-            self._connection.rows(query("captures_drop"), {"folder": f"{folder}/"})
+            self._connection.rows(query("captures_drop"), {"folder": f"{folder}/", "files": files})
             self._connection.insert("captures", capture_rows(rows))
 
     def captures(self, model: str | None = None) -> tuple[CaptureEntry, ...]:

@@ -9,11 +9,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from calidrift_agent._sketch import CELLS
+from calidrift_agent._state import StateMeta
 from calidrift_agent._vocabulary import CaptureKind, Instrument
 from calidrift_analyzer.store._connection import Connection
 from calidrift_analyzer.store._sql import query
 
-__all__ = ["Kept", "RemoteCapture", "SeriesColumns", "SeriesSpan", "Views"]
+__all__ = ["Heard", "Kept", "RemoteCapture", "SeriesColumns", "SeriesSpan", "Views"]
 
 _KINDS: Final = frozenset({"assessments", "selections", "validations", "versions"})
 
@@ -39,6 +40,24 @@ class Kept:
     created_ns: int
     word: str
     document: str
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heard:
+    """What is known of a process whose windows are here.
+
+    Attributes:
+        started_ns: When it began, by its clock, UTC nanoseconds.
+        window_seconds: How long its windows are.
+        number: Number of the first record of it.
+        arrived_ns: When that came, by this clock, UTC nanoseconds.
+    """
+
+    started_ns: int
+    window_seconds: float
+    number: int
+    arrived_ns: int
 
 
 @final
@@ -129,6 +148,24 @@ class Views:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+
+    def heard(self, meta: StateMeta) -> Heard | None:
+        """Tell how a process began; `None` where no window of it is here."""
+        key = {"process": meta.process, "model": meta.model, "profile": meta.profile}
+        rows = self._connection.rows(query("process_heard"), key)
+        if not rows:
+            return None
+        started, seconds, number, arrived = rows[0]
+        return Heard(
+            started_ns=int(started),
+            window_seconds=float(seconds),
+            number=int(number),
+            arrived_ns=int(arrived),
+        )
+
+    def last_arrival_ns(self) -> int:
+        """When the last windows came, by this clock, UTC nanoseconds; 0 where none have."""
+        return int(self._connection.rows(query("last_arrival"))[0][0] or 0)
 
     def latest(self, model: str) -> Kept | None:
         """Give the newest assessment of a model; `None` where there is none."""

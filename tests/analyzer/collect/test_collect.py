@@ -1,3 +1,5 @@
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -209,6 +211,44 @@ def test_encrypted_captures_are_listed_with_the_key_and_named_without(folder, de
     assert report.captures == 1  # it was known before
     (skipped,) = report.skipped
     assert name in str(skipped)
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["copied", "moved"])
+def test_a_folder_that_is_elsewhere_now_is_listed_once(
+    kept, tmp_path, folder, database, captures, monkeypatch
+):
+    """The database keeps whole paths; the files themselves are not read again."""
+    for moment in range(5):
+        captures(moment)
+    with Store.open(database) as store:
+        collect([folder], store)
+        before = store.captures("net")
+        there = tmp_path / "there" / folder.name
+        (shutil.copytree if kept else shutil.move)(folder, there)
+        monkeypatch.setattr(_captures, "read_capture", None)
+        collect([there], store)
+        after = store.captures("net")
+        listed = store.views.captures("net")
+
+    assert before
+    assert [replace(one, path=one.path.replace(str(folder), str(there))) for one in before] == list(
+        after
+    )
+    assert len(listed) == len(before)
+    assert all(Path(one.path).is_file() for one in after)
+
+
+def test_two_folders_with_the_same_captures_list_each_once(tmp_path, folder, database, captures):
+    captures(5)
+    there = tmp_path / "there"
+    shutil.copytree(folder, there)
+    with Store.open(database) as store:
+        for _ in range(3):
+            assert collect([folder, there], store).skipped == ()
+            assert len(store.captures("net")) == 2  # one in both stores
+        captures(6)
+        collect([folder, there], store)
+        assert len(store.captures("net")) == 4
 
 
 def test_captures_that_are_gone_leave_the_listing(folder, database, captures, desk):

@@ -20,7 +20,8 @@ from calidrift_agent._vocabulary import CaptureKind, RequestColumn, ValueColumn,
 from calidrift_agent.errors import StateFormatError
 from calidrift_analyzer.service._ingest import check_push
 
-HOUR = 3_600 * 10**9
+SECOND = 10**9
+HOUR = 3_600 * SECOND
 
 
 def send(site, push, path="/ingest", **more):
@@ -155,7 +156,7 @@ def poisoned(window, array, index, value):
 BAD_WINDOWS = {
     "number": lambda w: changed(w, number=2**60),
     "backwards": lambda w: changed(w, end_ns=w.start_ns - 1),
-    "future": lambda w: changed(w, end_ns=time.time_ns() + 48 * HOUR),
+    "future": lambda w: changed(w, end_ns=2**62),
     "past": lambda w: changed(w, start_ns=-1),
     "count": lambda w: poisoned(w, "counts", (0, 0), 2**62),
     "requests": lambda w: poisoned(w, "requests", RequestColumn.SEEN, 2**50),
@@ -188,6 +189,9 @@ BAD_METAS = {
     "window": {"window_seconds": 0.0},
     "started": {"started_ns": -5},
     "version": {"agent_version": ""},
+    "dots": {"model": ".."},
+    "dot": {"model": "."},
+    "point-dots": {"points": (PointMeta(".."), PointMeta("b:input"))},
 }
 
 
@@ -199,6 +203,134 @@ def test_a_process_that_cannot_be_is_refused(bad, site, made):
 
     assert answer.status_code == 400
     assert site.run(lambda store: store.observed()) == ()
+
+
+def dated(windows, ahead_ns):
+    """Windows of a second each, the last of which ends so far ahead of the clock."""
+    end_ns = time.time_ns() + ahead_ns
+    return tuple(
+        changed(window, start_ns=end_ns + at * SECOND, end_ns=end_ns + (at + 1) * SECOND)
+        for at, window in enumerate(windows, -len(windows))
+    )
+
+
+@pytest.mark.parametrize("hours", [23, 24 * 365])
+def test_what_ends_ahead_of_the_clock_is_kept_and_dated_back(hours, site, made):
+    """Refused, it would be lost for ever; as it is, it would be the newest for as long."""
+    meta, _, windows = made
+    ahead = dated(windows, hours * HOUR)
+
+    answer = send(site, Push(meta, ahead))
+    again = send(site, Push(meta, ahead))
+
+    until_ns = time.time_ns() + 300 * SECOND
+    assert (answer.json()["stored"], again.json()["stored"]) == (3, 0)
+    totals = site.run(lambda store: store.totals("net", meta.profile))
+    assert np.array_equal(totals.requests, sum(window.requests for window in windows))
+    assert until_ns - 60 * SECOND < totals.last_ns <= until_ns
+    assert totals.last_ns - totals.first_ns == SECOND, "each as long as it was"
+    counted = {"model": "net"}
+    name = "calidrift_analyzer_dated_back_windows_total"
+    assert site.service.registry.get_sample_value(name, counted) == 3
+
+
+def test_a_clock_that_is_a_little_ahead_is_believed(site, made):
+    meta, _, windows = made
+    little = dated(windows, 200 * SECOND)
+
+    send(site, Push(meta, little))
+
+    totals = site.run(lambda store: store.totals("net", meta.profile))
+    assert totals.last_ns == little[-1].end_ns
+    assert site.service.board.dated_back() == {}
+
+
+def test_an_analyzer_whose_clock_was_set_back_takes_what_comes(site, made, monkeypatch):
+    meta, _, windows = made
+    send(site, Push(meta, dated(windows[:1], 0)))
+    later = dated(windows[1:], 0)
+    far = changed(windows[2], number=9_000, start_ns=later[1].end_ns, end_ns=later[1].end_ns)
+    real = time.time_ns
+    monkeypatch.setattr(time, "time_ns", lambda: real() - 48 * HOUR)
+
+    answers = [send(site, Push(meta, (one,))) for one in (*later, far)]
+
+    assert [answer.json()["stored"] for answer in answers] == [1, 1, 1]
+    totals = site.run(lambda store: store.totals("net", meta.profile))
+    assert totals.last_ns == later[1].end_ns, "the moments stay what they are"
+
+
+def test_real_drift_is_not_hidden_by_a_clock_that_is_ahead(site, traffic):
+    """Nothing was promoted: what came last is judged, whatever a clock said before."""
+    meta, profile, drifted = site.record(traffic)
+    calm = {"a:input": traffic.rng.uniform(-1, 1, (200, 16))}
+    foreign = traffic.profile(calm)
+    wrong = traffic.meta(("a:input",), profile=foreign.digest)
+    bound = foreign.points["a:input"].observed_bound.value
+    quiet = tuple(
+        traffic.unit_window(n, [traffic.rng.uniform(-0.9, 0.9, (40, 16))], [bound])
+        for n in range(8)
+    )
+    site.service.tasks.assess()
+    before = site.get("/models/net").json()["verdict"]
+
+    send(site, Push(wrong, dated(quiet, 23 * HOUR), foreign.to_json()))
+    more = [changed(one, number=one.number + 100) for one in drifted[3:]]
+    send(site, Push(meta, dated(more, 30 * SECOND), profile.to_json()))
+    site.service.tasks.assess()
+
+    found = site.get("/models/net").json()
+    assert before == found["verdict"] == "drifted_harmful"
+    assert found["profile"] == profile.digest
+
+
+def test_a_number_that_cannot_be_silences_no_process(site, made, monkeypatch):
+    meta, _, windows = made
+    started_ns = time.time_ns() - 24 * HOUR
+    meta = dataclasses.replace(meta, started_ns=started_ns, window_seconds=60.0)
+    send(site, Push(meta, windows[:1]))
+    forged = changed(windows[1], number=2**53 - 1)
+
+    for told in (meta, dataclasses.replace(meta, started_ns=1, window_seconds=1e-9)):
+        answer = send(site, Push(told, (forged,)))
+        assert answer.status_code == 400
+        assert "can have come to number" in answer.json()["detail"]
+
+    rest = send(site, Push(meta, windows))
+    assert (rest.json()["stored"], rest.json()["last_number"]) == (2, 2)
+
+
+@pytest.mark.parametrize("ahead", [False, True], ids=["right", "started-ahead"])
+def test_numbers_grow_with_time_whatever_the_clock_of_the_process_says(
+    ahead, site, made, monkeypatch
+):
+    """A process that was out of reach for weeks, and one whose clock was ahead as it began."""
+    meta, _, windows = made
+    now_ns = time.time_ns()
+    started_ns = now_ns + 9_000 * HOUR if ahead else now_ns
+    meta = dataclasses.replace(meta, started_ns=started_ns, window_seconds=60.0)
+    send(site, Push(meta, windows[:1]))
+    real = time.time_ns
+    monkeypatch.setattr(time, "time_ns", lambda: real() + 24 * 30 * HOUR)
+    month = 24 * 30 * 60
+
+    early = send(site, Push(meta, (changed(windows[1], number=2 * month),)))
+    right = send(site, Push(meta, (changed(windows[1], number=month),)))
+
+    assert early.status_code == 400
+    assert (right.json()["stored"], right.json()["last_number"]) == (1, month)
+
+
+def test_a_process_that_is_seen_late_for_the_first_time_has_large_numbers(site, made):
+    meta, _, windows = made
+    started_ns = time.time_ns() - 24 * 30 * HOUR
+    meta = dataclasses.replace(meta, started_ns=started_ns, window_seconds=60.0)
+    month = 24 * 30 * 60
+
+    backlog = [changed(window, number=month - 3 + at) for at, window in enumerate(windows)]
+
+    assert send(site, Push(meta, (changed(windows[0], number=2 * month),))).status_code == 400
+    assert send(site, Push(meta, tuple(backlog))).json()["stored"] == 3
 
 
 def test_windows_must_be_in_order_and_each_there_once(made):

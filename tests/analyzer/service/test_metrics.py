@@ -296,6 +296,7 @@ def test_every_name_is_one_of_the_catalogue_and_nothing_of_it_is_missing(site, t
     site.record(traffic)
     site.service.schedule.run_now("assess")
     site.service.board.count_rows("net", 6)
+    site.service.board.count_dated_back("net", 1)
     site.wait("awaiting_approval")
     site.post("/jobs/1/approve")
     site.wait("promoted")

@@ -7,7 +7,10 @@ import time
 
 import pytest
 
+from calidrift_analyzer.errors import StoreError
 from calidrift_analyzer.records import JobState
+from calidrift_analyzer.service import _api_hooks
+from calidrift_analyzer.store._connection import Connection, StoreLostError
 
 GROUP = '{}:{model="net"}'
 
@@ -73,6 +76,111 @@ def test_the_same_alert_again_changes_nothing(site):
     assert [a.json()["alerts"][0]["job"] for a in answers] == [1] * 5
     assert [a.json()["alerts"][0]["new"] for a in answers] == [True] + [False] * 4
     assert len(site.get("/jobs").json()["items"]) == 1
+
+
+def fingerprints(count):
+    return [alert(fingerprint=f"{number:016x}") for number in range(count)]
+
+
+@pytest.fixture
+def commits(site, monkeypatch):
+    """What was committed to the store since."""
+    found = []
+    commit = Connection._commit
+
+    def noted(connection):
+        found.append(connection)
+        commit(connection)
+
+    monkeypatch.setattr(Connection, "_commit", noted)
+    return found
+
+
+def test_many_alerts_are_one_transaction(site, commits):
+    site.service.worker.stop()
+
+    answer = site.post("/webhooks/alertmanager", alertmanager(*fingerprints(60)))
+
+    told = answer.json()["alerts"]
+    assert len(commits) == 1
+    assert [one["new"] for one in told] == [True] + [False] * 59
+    assert {one["sentence"] for one in told[1:]} == {
+        "job 1 of net is queued; one job at a time works on a model: let it finish, or cancel it"
+    }
+    again = site.post("/webhooks/alertmanager", alertmanager(*fingerprints(60)))
+    assert again.json()["alerts"][0]["sentence"] == "this alert led to job 1 already"
+    assert len(site.get("/audit").json()["items"]) == 50, "one page; refusals are told once"
+    assert site.run(lambda store: len(store.jobs.audit(limit=1_000))) == 60
+
+
+def test_an_alert_that_is_listed_often_is_looked_at_once(site, monkeypatch):
+    site.service.worker.stop()
+    asked = []
+    order = _api_hooks.order_job
+    monkeypatch.setattr(
+        _api_hooks, "order_job", lambda *given: asked.append(given) or order(*given)
+    )
+
+    told = site.post("/webhooks/alertmanager", alertmanager(*[alert()] * 40)).json()["alerts"]
+
+    assert len(asked) == 1
+    assert [(one["job"], one["new"]) for one in told] == [(1, True)] + [(1, False)] * 39
+
+
+def test_firing_and_resolved_in_one_body_are_both_heard(site):
+    site.service.worker.stop()
+
+    told = site.post(
+        "/webhooks/alertmanager", alertmanager(alert(), alert(), alert(status="resolved"))
+    ).json()["alerts"]
+
+    assert [one["job"] for one in told] == [1, 1, 1]
+    assert site.get("/jobs/1").json()["job"]["state"] == "cancelled"
+
+
+def test_a_body_that_fails_in_the_middle_changes_nothing_and_may_be_sent_again(site, monkeypatch):
+    """5xx says that a retry helps: it finds nothing of the first try."""
+    site.service.worker.stop()
+    order, asked = _api_hooks.order_job, []
+
+    def fails(*given):
+        asked.append(given)
+        if len(asked) == 3:
+            raise StoreError("the disk is full")
+        return order(*given)
+
+    body = alertmanager(*fingerprints(4))
+    with monkeypatch.context() as patched:
+        patched.setattr(_api_hooks, "order_job", fails)
+        failed = site.post("/webhooks/alertmanager", body)
+    nothing = site.get("/jobs").json()["items"], site.get("/audit").json()["items"]
+    again = site.post("/webhooks/alertmanager", body)
+
+    assert failed.status_code >= 500
+    assert nothing == ([], [])
+    assert again.status_code == 202
+    assert [one["new"] for one in again.json()["alerts"]] == [True, False, False, False]
+
+
+def test_a_commit_that_is_lost_after_it_was_written_makes_no_second_job(site, monkeypatch):
+    site.service.worker.stop()
+    commit, lost = Connection._commit, []
+
+    def loses(connection):
+        commit(connection)
+        if not lost:
+            lost.append(connection)
+            connection.reopen()
+            raise StoreLostError("it died after the commit")
+
+    monkeypatch.setattr(Connection, "_commit", loses)
+
+    told = site.post("/webhooks/alertmanager", alertmanager(*fingerprints(3))).json()["alerts"]
+
+    assert lost
+    assert [one["job"] for one in told] == [1, None, None]
+    assert len(site.get("/jobs").json()["items"]) == 1
+    assert site.run(lambda store: len(store.jobs.audit(limit=1_000))) == 3
 
 
 def test_another_beginning_is_another_alert(site):

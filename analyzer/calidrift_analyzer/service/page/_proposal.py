@@ -7,6 +7,7 @@ from typing import Any, final
 from calidrift_agent._profile import CalibrationProfile
 from calidrift_agent._sketch import MagnitudeSketch
 from calidrift_agent._vocabulary import Instrument
+from calidrift_analyzer.assess import judged
 from calidrift_analyzer.errors import CalidriftError, NoDataError
 from calidrift_analyzer.ranges import Estimator, estimate_range, grid_of, predict
 from calidrift_analyzer.records import JobState
@@ -42,17 +43,16 @@ def view_proposal(store: Store, context: ViewContext, model: str, point: str) ->
     `None` where there is neither: behind a clipped layer values are distorted, so sketches of the
     clip instrument propose nothing.
     """
-    observed = store.observed(model)
-    if not observed:
+    chosen = judged(store, model, context.config.models.get(model))
+    if chosen is None:
         return None
-    newest = observed[0]
-    totals = store.totals(model, newest.profile, instrument=newest.instrument)
+    totals = store.totals(model, chosen.profile, instrument=chosen.instrument)
     found = next((one for one in totals.points if one.name == point), None)
     if found is None:
         return None
     sketch = found.sketch()
     waiting = _waiting(store, context, model, point, sketch)
-    if waiting is not None or newest.instrument is not Instrument.RANGE:
+    if waiting is not None or chosen.instrument is not Instrument.RANGE:
         return waiting
     try:
         grid = grid_of(estimate_range(sketch, Estimator.MSE))

@@ -1,0 +1,2 @@
+SELECT epoch_ns(MAX(arrived)) AS arrived_ns
+FROM batches
