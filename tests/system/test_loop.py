@@ -205,6 +205,7 @@ WITHOUT_DATA = {
     "calidrift_agent_exports_total": "nothing is sent over OTLP",
     "calidrift_agent_export_failures_total": "nothing is sent over OTLP",
     "calidrift_analyzer_deploy_total": "no model has a hook in this stack",
+    "calidrift_analyzer_dated_back_windows_total": "all processes share one clock",
     "calidrift_agent_push": "no sidecar pushes: analyzer and service share a folder",
     "absent(": "the analyzer was never away",
 }

@@ -23,8 +23,8 @@ def judged(store: Store, model: str, contract: ModelContract | None) -> Observed
     That of the version to which the registry points, where processes report it: they were heard
     within the hour before whoever was heard last. So neither a process on an old version, nor one
     whose clock is ahead, nor a push under that name takes the place of what serves. Else the one
-    that was recorded last, by the earlier of its windows' end and their arrival, leaving out one that
-    is only tried on canaries.
+    that was recorded last, by the earlier of its windows' end and their arrival, leaving out one
+    that is only tried on canaries.
 
     Args:
         store: The store.

@@ -270,6 +270,21 @@ _ANALYZER: Final = Row(
             lowest=0.0,
             width=8,
         ),
+        Panel(
+            "Windows dated back so far",
+            PanelKind.TIME_SERIES,
+            (
+                Query(
+                    f"max by (model) ({ALL.series('calidrift_analyzer_dated_back_windows_total')})",
+                    "{{model}}",
+                ),
+            ),
+            unit="short",
+            note="They ended minutes ahead of the analyzer's clock: set the clock of the pods that "
+            "push them, or of the analyzer. No data: none did.",
+            lowest=0.0,
+            width=8,
+        ),
     ),
 )
 
