@@ -37,7 +37,7 @@ def promote(
     config = load_config(invocation.config)
     contract = config.model(model)
     out = Output(invocation)
-    require_thawed(out, config, contract.name, url, token_file)
+    require_thawed(out, config, contract.name, DeployAction.PROMOTE, url, token_file)
     report = load_report(contract)
     check_hook(contract)
     version = put_into_service(report.candidate, report, contract.registry, contract.name)

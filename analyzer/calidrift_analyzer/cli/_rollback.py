@@ -11,6 +11,7 @@ from calidrift_analyzer.cli._service_options import ServiceUrl, TokenFile
 from calidrift_analyzer.cli._versions import announce
 from calidrift_analyzer.config import load_config
 from calidrift_analyzer.deploy import check_hook, serving
+from calidrift_analyzer.errors import StoreBusyError
 from calidrift_analyzer.promote import rollback as go_back
 from calidrift_analyzer.records import DeployAction
 
@@ -40,13 +41,17 @@ def rollback(
     config = load_config(invocation.config)
     contract = config.model(model)
     out = Output(invocation)
-    service = require_thawed(out, config, contract.name, url, token_file)
+    service = require_thawed(out, config, contract.name, DeployAction.ROLLBACK, url, token_file)
     if service is not None:
-        told = service.change("rollback", contract.name, {"to": to, "note": note})
-        sentence = told["sentence"]
-        out.show(f"{contract.name}: {sentence}")
-        out.document({"action": "rolled_back", "model": contract.name, "sentence": sentence})
-        return
+        try:
+            told = service.change("rollback", contract.name, {"to": to, "note": note})
+        except StoreBusyError as error:  # nobody answers, and going back must be possible
+            out.note(f"no service answers, so the move is made here: {error}")
+        else:
+            sentence = told["sentence"]
+            out.show(f"{contract.name}: {sentence}")
+            out.document({"action": "rolled_back", "model": contract.name, "sentence": sentence})
+            return
     check_hook(contract)
     before = serving(contract)
     version = go_back(contract.registry, contract.name, to)

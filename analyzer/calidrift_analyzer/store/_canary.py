@@ -81,6 +81,7 @@ class Canaries:
         others = [
             one
             for one in found
-            if one.profile != profile or (until_ns is not None and one.last_ns > until_ns)
+            if one.profile != profile
+            or (until_ns is not None and min(one.last_ns, one.arrived_ns) > until_ns)
         ]
         return others[0] if others else found[0]

@@ -74,6 +74,7 @@ def test_the_installed_analyzer_brings_its_commands():
         "recalibrate",
         "validate",
         "promote",
+        "publish",
         "rollback",
         "store",
         "serve",

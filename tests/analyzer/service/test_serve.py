@@ -362,6 +362,7 @@ def test_an_idle_service_has_loaded_no_torch(file, tmp_path, traffic, serving):
     with Store.open(tmp_path / "calidrift.duckdb") as store:
         assert {row.task: row.succeeded for row in store.jobs.tasks()} == {
             "assess": True,
+            "canary": True,
             "ingest": True,
         }
 

@@ -115,7 +115,7 @@ def test_windows_that_were_folded_still_count_once(store, ingest):
 
 
 def observed(profile, last_ns):
-    return ObservedModel("net", profile, Instrument.RANGE, 1, last_ns)
+    return ObservedModel("net", profile, Instrument.RANGE, 1, last_ns, last_ns)
 
 
 @pytest.fixture
