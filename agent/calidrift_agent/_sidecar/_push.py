@@ -132,10 +132,12 @@ class Pusher:
             self._tell(taken)
 
     def _tell(self, taken: bool) -> None:
+        if not taken and self._stopping.is_set():
+            return  # `stop` may have cut it off; what follows is the last push
         self._failing = not taken
         if taken:
             _log.warning("the OTLP receiver takes figures again")
-        elif not self._stopping.is_set():
+        else:
             _log.warning(
                 "figures cannot be pushed to %s (%s); tried again at each interval",
                 self._options.endpoint,
