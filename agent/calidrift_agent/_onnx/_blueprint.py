@@ -94,23 +94,7 @@ def draw_up(survey: Survey, clips: Sequence[ClipBound | None]) -> Blueprint:
         range_tap = Tap(free, bound if free == served else None)
         range_taps.append(taps.setdefault(range_tap, len(taps)))
     nodes = _needed(drawing.nodes, {tap.tensor for tap in taps})
-    network = survey.network
-    used = {name for node in nodes for name in reads(node)} | {tap.tensor for tap in taps}
-    constants, weights = _initializers(network, used)
-    model = network.source.model
-    return Blueprint(
-        nodes=tuple(nodes),
-        constants=tuple(constants),
-        weights=weights,
-        inputs=tuple(info for name, info in network.inputs.items() if name in used),
-        opset_import=tuple(model.opset_import),
-        ir_version=model.ir_version,
-        folder=None if network.source.folder is None else str(network.source.folder),
-        opset=network.opset,
-        taps=tuple(taps),
-        ranges=tuple(range_taps),
-        clips=tuple(clip_taps),
-    )
+    return _blueprint(survey.network, nodes, tuple(taps), tuple(range_taps), tuple(clip_taps))
 
 
 def draw_outputs(network: Network) -> Blueprint | None:
@@ -123,9 +107,21 @@ def draw_outputs(network: Network) -> Blueprint | None:
     if any(is_random(node) for node in network.nodes):
         return None
     nodes = _needed(network.nodes, set(network.outputs))
-    used = {name for node in nodes for name in reads(node)} | set(network.outputs)
-    constants, weights = _initializers(network, used)
     taps = tuple(Tap(name, None) for name in network.outputs)
+    every = tuple(range(len(taps)))
+    return _blueprint(network, nodes, taps, every, every)
+
+
+def _blueprint(
+    network: Network,
+    nodes: Sequence[Any],
+    taps: tuple[Tap, ...],
+    ranges: tuple[int, ...],
+    clips: tuple[int, ...],
+) -> Blueprint:
+    """Return these nodes with what they need of the model; weights are copied."""
+    used = {name for node in nodes for name in reads(node)} | {tap.tensor for tap in taps}
+    constants, weights = _initializers(network, used)
     model = network.source.model
     return Blueprint(
         nodes=tuple(nodes),
@@ -137,8 +133,8 @@ def draw_outputs(network: Network) -> Blueprint | None:
         folder=None if network.source.folder is None else str(network.source.folder),
         opset=network.opset,
         taps=taps,
-        ranges=tuple(range(len(taps))),
-        clips=tuple(range(len(taps))),
+        ranges=ranges,
+        clips=clips,
     )
 
 

@@ -1,7 +1,6 @@
 """The first version of a registry: what served before anything was promoted."""
 
 import hashlib
-import shutil
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
@@ -10,18 +9,15 @@ from typing import Any
 from calidrift_agent._profile import CalibrationProfile, utc_now
 from calidrift_agent._registry import (
     FORMAT,
-    MANIFEST_FILE,
     MODEL_FILE,
     PROFILE_FILE,
     REPORT_FILE,
-    Version,
     VersionLayout,
-    identity_of,
-    open_version,
 )
 from calidrift_agent.errors import RegistryError
 from calidrift_analyzer.errors import RefusedError
-from calidrift_analyzer.promote._files import copy_verified, locked, sync_folder, write_synced
+from calidrift_analyzer.promote._files import copy_verified, locked
+from calidrift_analyzer.promote._sealing import seal_version, write_file
 from calidrift_analyzer.promote._steps import (
     StepCallback,
     ignore_step,
@@ -76,12 +72,9 @@ def adopt(
                     "registry takes in what serves; promote a validated candidate. Nothing was "
                     "changed"
                 )
-            partial = layout.partial(1)
-            try:
-                version = _write(partial, layout, folder, kernels, step)
-            except BaseException:
-                shutil.rmtree(partial, ignore_errors=True)
-                raise
+            version = seal_version(
+                layout, 1, lambda partial: _write(partial, layout, folder, kernels, step), step
+            )
             switch_to(layout, version, step)
             step("done")
     except OSError as error:
@@ -100,9 +93,8 @@ def _write(
     folder: Path,
     kernels: Mapping[str, int],
     step: StepCallback,
-) -> Version:
+) -> dict[str, Any]:
     profile = CalibrationProfile.load(folder / PROFILE_FILE)
-    partial.mkdir()
     files: dict[str, dict[str, Any]] = {}
     for name in (MODEL_FILE, PROFILE_FILE):
         step(f"copy {name}")
@@ -116,26 +108,14 @@ def _write(
     report = json_bytes(
         {"model": layout.model, "adopted": utc_now(), "kernels": {"layers": layers}}
     )
-    write_synced(partial / REPORT_FILE, report)
-    files[REPORT_FILE] = {"sha256": hashlib.sha256(report).hexdigest(), "bytes": len(report)}
-    step(f"write {MANIFEST_FILE}")
-    manifest = json_bytes(
-        {
-            "format": FORMAT,
-            "model": layout.model,
-            "number": 1,
-            "created": utc_now(),
-            "parent": None,
-            "candidate": {"id": "adopted", "layers": list(kernels)},
-            "profile": profile.digest,
-            "files": files,
-        }
-    )
-    write_synced(partial / MANIFEST_FILE, manifest)
-    sync_folder(partial)
-    step("publish")
-    identity = identity_of(1, hashlib.sha256(manifest).hexdigest())
-    partial.rename(layout.version(identity))
-    sync_folder(layout.versions)
-    step("verify")
-    return open_version(layout.root.parent, layout.model, identity)
+    files[REPORT_FILE] = write_file(partial / REPORT_FILE, report)
+    return {
+        "format": FORMAT,
+        "model": layout.model,
+        "number": 1,
+        "created": utc_now(),
+        "parent": None,
+        "candidate": {"id": "adopted", "layers": list(kernels)},
+        "profile": profile.digest,
+        "files": files,
+    }

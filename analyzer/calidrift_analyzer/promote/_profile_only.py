@@ -1,7 +1,5 @@
 """A version with the model of the one that serves and another profile: a reference was learned."""
 
-import hashlib
-import shutil
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -9,21 +7,18 @@ from typing import Any
 from calidrift_agent._profile import CalibrationProfile, utc_now
 from calidrift_agent._registry import (
     FORMAT,
-    MANIFEST_FILE,
     PROFILE_FILE,
     Version,
     VersionLayout,
-    identity_of,
-    number_of,
     open_version,
 )
 from calidrift_agent.errors import RegistryError
 from calidrift_analyzer.errors import RefusedError
-from calidrift_analyzer.promote._files import copy_verified, locked, sync_folder, write_synced
+from calidrift_analyzer.promote._files import copy_verified, locked
+from calidrift_analyzer.promote._sealing import next_number, seal_version, write_file
 from calidrift_analyzer.promote._steps import (
     StepCallback,
     ignore_step,
-    json_bytes,
     promoted_version,
     remove_partial,
     switch_to,
@@ -100,25 +95,15 @@ def promote_profile(
 def _publish(
     layout: VersionLayout, before: Version, profile: CalibrationProfile, step: StepCallback
 ) -> Version:
-    """Write the version beside the others, whole, and verify it as the serving side will."""
-    number = max((number_of(one) for one in layout.identities()), default=0) + 1
-    partial = layout.partial(number)
-    try:
-        partial.mkdir()
-        identity = _write(partial, number, before, profile, step)
-        step("publish")
-        partial.rename(layout.version(identity))
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-    sync_folder(layout.versions)
-    step("verify")
-    return open_version(layout.root.parent, layout.model, identity)
+    number = next_number(layout)
+    return seal_version(
+        layout, number, lambda partial: _write(partial, number, before, profile, step), step
+    )
 
 
 def _write(
     partial: Path, number: int, before: Version, profile: CalibrationProfile, step: StepCallback
-) -> str:
+) -> dict[str, Any]:
     files: dict[str, dict[str, Any]] = {}
     # The same model serves, and the same report is about it.
     for name in sorted(before.manifest["files"].keys() - {PROFILE_FILE}):
@@ -127,10 +112,7 @@ def _write(
         size = copy_verified(before.path / name, partial / name, digest)
         files[name] = {"sha256": digest, "bytes": size}
     step(f"write {PROFILE_FILE}")
-    content = profile.to_json().encode()
-    write_synced(partial / PROFILE_FILE, content)
-    files[PROFILE_FILE] = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
-    step(f"write {MANIFEST_FILE}")
+    files[PROFILE_FILE] = write_file(partial / PROFILE_FILE, profile.to_json().encode())
     origin = profile.reference
     changed = {
         "format": FORMAT,
@@ -151,7 +133,4 @@ def _write(
         },
         "files": files,
     }
-    manifest = json_bytes({**before.manifest, **changed})
-    write_synced(partial / MANIFEST_FILE, manifest)
-    sync_folder(partial)
-    return identity_of(number, hashlib.sha256(manifest).hexdigest())
+    return {**before.manifest, **changed}

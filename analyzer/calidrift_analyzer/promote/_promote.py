@@ -1,7 +1,5 @@
 """Putting a validated candidate into service, and taking it out again."""
 
-import hashlib
-import shutil
 from os import PathLike
 from pathlib import Path
 from typing import Any, Final
@@ -9,25 +7,19 @@ from typing import Any, Final
 from calidrift_agent._profile import CalibrationProfile, utc_now
 from calidrift_agent._registry import (
     FORMAT,
-    MANIFEST_FILE,
     MODEL_FILE,
     PROFILE_FILE,
     REPORT_FILE,
     Version,
     VersionLayout,
-    identity_of,
     list_versions,
     number_of,
     open_version,
 )
 from calidrift_agent.errors import RegistryError
 from calidrift_analyzer.errors import RefusedError
-from calidrift_analyzer.promote._files import (
-    copy_verified,
-    locked,
-    sync_folder,
-    write_synced,
-)
+from calidrift_analyzer.promote._files import copy_verified, locked
+from calidrift_analyzer.promote._sealing import next_number, seal_version, write_file
 from calidrift_analyzer.promote._steps import (
     StepCallback,
     current_version,
@@ -149,14 +141,13 @@ def write_version(
     Whoever calls this holds the lock of the registry.
     """
     remove_partial(layout)
-    before = current_version(layout)
-    number = max((number_of(one) for one in layout.identities()), default=0) + 1
-    partial = layout.partial(number)
-    try:
-        return _write(partial, layout, number, candidate, report, before, step)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+    before, number = current_version(layout), next_number(layout)
+    return seal_version(
+        layout,
+        number,
+        lambda partial: _write(partial, layout, number, candidate, report, before, step),
+        step,
+    )
 
 
 def require_accepted(candidate: Candidate, report: ValidationReport, model: str) -> None:
@@ -189,8 +180,7 @@ def _write(
     report: ValidationReport,
     parent: str | None,
     step: StepCallback,
-) -> Version:
-    partial.mkdir()
+) -> dict[str, Any]:
     files: dict[str, dict[str, Any]] = {}
     for name in _COPIED:
         step(f"copy {name}")
@@ -198,20 +188,9 @@ def _write(
         size = copy_verified(candidate.path / name, partial / name, digest)
         files[name] = {"sha256": digest, "bytes": size}
     step(f"write {REPORT_FILE}")
-    content = json_bytes(record_document(report))
-    write_synced(partial / REPORT_FILE, content)
-    files[REPORT_FILE] = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
-    step(f"write {MANIFEST_FILE}")
+    files[REPORT_FILE] = write_file(partial / REPORT_FILE, json_bytes(record_document(report)))
     profile = CalibrationProfile.load(partial / PROFILE_FILE)
-    manifest = json_bytes(_manifest(layout, number, candidate, profile, parent) | {"files": files})
-    write_synced(partial / MANIFEST_FILE, manifest)
-    sync_folder(partial)
-    step("publish")
-    identity = identity_of(number, hashlib.sha256(manifest).hexdigest())
-    partial.rename(layout.version(identity))
-    sync_folder(layout.versions)
-    step("verify")
-    return open_version(layout.root.parent, layout.model, identity)
+    return _manifest(layout, number, candidate, profile, parent) | {"files": files}
 
 
 def _manifest(
